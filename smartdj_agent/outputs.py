@@ -77,7 +77,8 @@ def check_outputs(outputs: Outputs, sources: list[Path]) -> None:
     Raises
     ------
     SmartDJError
-        USAGE (two outputs are one file), OUTPUT_IS_INPUT, OUTPUT_EXISTS, OUTPUT_UNWRITABLE; `field` names the option.
+        USAGE (two outputs are one file), OUTPUT_IS_INPUT, OUTPUT_EXISTS, OUTPUT_UNWRITABLE, AUDIO_UNSUPPORTED (the
+        output's suffix); `field` names the option where that isn't plain from the message.
     """
     seen: dict[Path, str] = {}
     for option, path in outputs.named():
@@ -92,7 +93,9 @@ def check_outputs(outputs: Outputs, sources: list[Path]) -> None:
         seen[place] = option
         _check_file(path, option, sources, outputs.overwrite)
     if outputs.audio is not None:
-        _check_suffix(outputs.audio)
+        from smartdj_agent.audio import AudioFormat, output_format
+
+        output_format(outputs.audio, AudioFormat())
     if outputs.steps_dir is not None:
         _check_steps_dir(outputs.steps_dir, outputs.overwrite)
 
@@ -149,6 +152,34 @@ def check_step_files(outputs: Outputs, files: list[Path], sources: list[Path]) -
             _check_file(path, "--steps-dir", sources, outputs.overwrite)
 
 
+def check_holds(path: Path, audio: Audio) -> None:
+    """Check that the output's container can hold this recording: its number of channels and its rate.
+
+    Raises
+    ------
+    SmartDJError
+        AUDIO_UNSUPPORTED, for example for eight channels in an MP3 file.
+    """
+    import io
+
+    import soundfile
+
+    from smartdj_agent.audio import output_format
+
+    wanted = output_format(path, audio.format)
+    try:
+        soundfile.SoundFile(
+            io.BytesIO(), "w", audio.sample_rate, audio.channels, wanted.subtype, wanted.endian, wanted.container
+        ).close()
+    except (soundfile.LibsndfileError, ValueError, TypeError) as error:
+        raise SmartDJError(
+            ErrorCode.AUDIO_UNSUPPORTED,
+            f"{path}: {wanted.container} can't hold {audio.channels} channels at {audio.sample_rate:,} Hz",
+            "use .wav",
+            field="--output",
+        ) from error
+
+
 def check_disk_space(outputs: Outputs, audio: Audio, n_step_files: int) -> None:
     """Check that every disk has room for what will lie on it, before it is computed.
 
@@ -198,18 +229,18 @@ def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
         OUTPUT_EXISTS, OUTPUT_UNWRITABLE or DISK_FULL.
     """
     temporary: Path | None = None
+    target = Path(os.path.realpath(path))
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".smartdj-", suffix=".part")
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".smartdj-", suffix=".part")
         temporary = Path(name)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
-        if overwrite:
-            temporary.replace(path)
-        else:
-            os.link(temporary, path)  # fails where the name is taken, unlike a rename
+        if not overwrite:
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # takes the name, or fails
+        temporary.replace(target)
     except FileExistsError as error:
         raise _exists(path, "") from error
     except OSError as error:
@@ -255,7 +286,7 @@ def _check_file(path: Path, option: str, sources: list[Path], overwrite: bool) -
             raise SmartDJError(
                 ErrorCode.OUTPUT_UNWRITABLE, f"{path} is not a regular file", "give another name", field=option
             )
-    _check_folder(path.parent, option)
+    _check_folder(Path(os.path.realpath(path)).parent, option)
 
 
 def _check_folder(folder: Path, option: str) -> None:
@@ -303,20 +334,6 @@ def _check_steps_dir(folder: Path, overwrite: bool) -> None:
             )
     else:
         _check_folder(_existing(folder), "--steps-dir")
-
-
-def _check_suffix(path: Path) -> None:
-    import soundfile
-
-    known = {name.lower() for name in soundfile.available_formats()} | {"aif", "oga", "opus", "wave", "snd"}
-    if path.suffix.lower().lstrip(".") not in known:
-        named = f"the ending {path.suffix!r}" if path.suffix else "a name without an ending"
-        raise SmartDJError(
-            ErrorCode.AUDIO_UNSUPPORTED,
-            f"can't write audio to {path}: {named} names no audio format",
-            "end the name with .wav, .flac, .aiff, .ogg or .mp3",
-            field="--output",
-        )
 
 
 def _same_file(path: Path, source: Path) -> bool:

@@ -842,7 +842,7 @@ def _check_plain_label(reading: _Reading, sentence: str) -> None:
             f"{match.group().strip()!r} in {_shorten(sentence)!r} is not understood",
             f"Write it like: {reading.template}; {_takes(reading.compiled.spec)}. "
             'If it is part of the sound\'s name, put the name in quotes: "radio at left".',
-            _misplaced_field(match.group()),
+            reading.missing[0].name if reading.missing else _misplaced_field(match.group()),
         )
 
 

@@ -54,8 +54,8 @@ def error_to_dict(error: SmartDJError) -> dict[str, Any]:
 
 
 def to_line(record: dict[str, Any]) -> str:
-    """Return one JSON line, without the line break; never holds NaN or Infinity."""
-    return json.dumps(_plain(record), ensure_ascii=False, allow_nan=False)
+    """Return one JSON line in plain ASCII, without the line break; never holds NaN or Infinity."""
+    return json.dumps(_plain(record), allow_nan=False)
 
 
 def _snake_case(name: str) -> str:

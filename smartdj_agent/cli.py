@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from smartdj_agent import __version__
-from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.errors import ERROR_TABLE, ErrorCode, SmartDJError
 
 if TYPE_CHECKING:
     from smartdj_agent.audio import Audio
@@ -761,7 +761,7 @@ def main(argv: list[str] | None = None) -> int:
                 warnings.simplefilter("ignore")
             return _run(arguments, as_json)
     except KeyboardInterrupt:  # a second one, while the first was being handled
-        return SmartDJError(ErrorCode.CANCELLED, "").row.exit_code
+        return ERROR_TABLE[ErrorCode.CANCELLED].exit_code
 
 
 def _run(arguments: list[str], as_json: bool) -> int:
@@ -771,7 +771,7 @@ def _run(arguments: list[str], as_json: bool) -> int:
         try:
             status = app(args=arguments or ["--help"], prog_name="smartdj", standalone_mode=False)
             sys.stdout.flush()
-            if status != ErrorCodeStatus.CANCELLED:
+            if status != ERROR_TABLE[ErrorCode.CANCELLED].exit_code:  # how typer reports Ctrl-C
                 return int(status or 0)
             error = _cancelled()
         except SystemExit as stop:  # typer's own answer to a closed pipe
@@ -783,7 +783,7 @@ def _run(arguments: list[str], as_json: bool) -> int:
         except (KeyboardInterrupt, typer.Abort):
             error = _cancelled()
         except BaseException as failure:
-            error = _explained(failure, arguments)
+            error = _explained(failure)
         show_error(error, as_json=as_json)
         return error.row.exit_code
     except PipeClosedError:
@@ -793,29 +793,21 @@ def _run(arguments: list[str], as_json: bool) -> int:
         return 128 + 13  # as if SIGPIPE had ended the process
 
 
-class ErrorCodeStatus:
-    """Exit statuses that typer returns by itself."""
-
-    CANCELLED = 130
-
-
 def _cancelled() -> SmartDJError:
     return SmartDJError(ErrorCode.CANCELLED, "cancelled; no output was written")
 
 
-def _explained(failure: BaseException, arguments: list[str]) -> SmartDJError:
+def _explained(failure: BaseException) -> SmartDJError:
     """Turn whatever was raised into an error of the table."""
     if isinstance(failure, SmartDJError):
         if _debugging():
             traceback.print_exception(failure)
         return failure
     if isinstance(failure, _ClickError):
-        command = next((word for word in arguments if not word.startswith("-")), "")
-        known = {item.name or getattr(item.callback, "__name__", "") for item in app.registered_commands} | {"models"}
-        help_command = f"smartdj {command} --help" if command in known else "smartdj --help"
-        message = str(getattr(failure, "message", "") or getattr(failure, "format_message", str)())
-        formatted = getattr(failure, "format_message", lambda: message)()
-        return SmartDJError(ErrorCode.USAGE, formatted.rstrip(".") or message, f"see `{help_command}`")
+        context = getattr(failure, "ctx", None)
+        command = context.command_path if context is not None else "smartdj"
+        message = failure.format_message().rstrip(".")  # type: ignore[attr-defined]
+        return SmartDJError(ErrorCode.USAGE, message, f"see `{command} --help`")
     if isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError":
         return SmartDJError(
             ErrorCode.OUT_OF_MEMORY,
@@ -863,10 +855,5 @@ def _terminate_like_interrupt() -> Generator[None, None, None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def entry() -> None:
-    """Run as a program."""
-    sys.exit(main())
-
-
 if __name__ == "__main__":
-    entry()
+    sys.exit(main())

@@ -1,11 +1,13 @@
 """Recordings in and out: every container that libsndfile knows, the recording's own format kept.
 
-A recording that is read and written again under the same container comes back with the same rate, length, channels and
-samples. Lossless subtypes (integer PCM, FLAC, ALAC, float, double, µ-law, A-law) return every sample that was not changed
-bit for bit; lossy ones (OGG Vorbis and Opus, MP3, ADPCM, GSM) are encoded anew, so there every sample changes a little.
+A recording that is read and written again under the same container comes back with the same rate, length,
+channels and samples. Lossless subtypes (integer PCM, FLAC, ALAC, float, double, µ-law, A-law) return every
+sample that was not changed bit for bit; lossy ones (OGG Vorbis and Opus, MP3, ADPCM, GSM) are encoded anew,
+so there every sample changes a little.
 
-libsndfile's own conversion between floats and integers reads with a scale of 2^(bits−1) and writes with 2^(bits−1)−1,
-which alters samples on the way; so integers are scaled here, by 2^(bits−1) both ways, rounded to nearest, without dither.
+libsndfile's own conversion between floats and integers reads with a scale of 2^(bits−1) and writes with
+2^(bits−1)−1, which alters samples on the way; so integers are scaled here, by 2^(bits−1) both ways, rounded
+to nearest, without dither.
 """
 
 from __future__ import annotations
@@ -72,7 +74,8 @@ _FALLBACKS: dict[str, tuple[str, ...]] = {
     "PCM_U8": ("PCM_S8", "PCM_16"),
     "PCM_S8": ("PCM_U8", "PCM_16"),
 }
-"""Subtypes to try, best first, where a container can't hold the recording's own; then PCM_16, then its default."""
+"""Subtypes to try, best first, where a container can't hold the recording's own; then PCM_16, then its
+default."""
 
 _LOSSY_CONTAINERS = frozenset({"OGG", "MP3"})
 _LOSSLESS_SUBTYPES = frozenset(_INTEGER_BITS) | {"FLOAT", "DOUBLE"}
@@ -110,8 +113,9 @@ class Audio:
     Attributes
     ----------
     samples
-        (channels, n), C-contiguous, full scale ±1. float32; float64 where the subtype has more digits than float32
-        holds (PCM_32, ALAC_32, DOUBLE), so that untouched samples survive. Models cast for themselves.
+        (channels, n), C-contiguous, full scale ±1. float32; float64 where the subtype has more digits than
+        float32 holds (PCM_32, ALAC_32, DOUBLE), so that untouched samples survive. Models cast for
+        themselves.
     sample_rate
         Hz.
     format
@@ -164,14 +168,14 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
     ------
     SmartDJError
         ``AUDIO_NOT_FOUND``; ``AUDIO_UNREADABLE`` (not audio, damaged, cut short, a folder, no permission);
-        ``AUDIO_UNSUPPORTED`` (a format that libsndfile doesn't know, or headerless); ``AUDIO_EMPTY`` (no bytes or no
-        samples); ``AUDIO_NOT_FINITE`` (NaN or infinite samples); ``AUDIO_TOO_LONG`` (above `MAX_DURATION_S`);
-        ``OUT_OF_MEMORY``.
+        ``AUDIO_UNSUPPORTED`` (a format that libsndfile doesn't know, or headerless); ``AUDIO_EMPTY`` (no
+        bytes or no samples); ``AUDIO_NOT_FINITE`` (NaN or infinite samples); ``AUDIO_TOO_LONG`` (above
+        `MAX_DURATION_S`); ``OUT_OF_MEMORY``.
 
     Notes
     -----
-    A file that holds fewer samples than its header promises is refused as cut short. OGG and MP3 are an exception:
-    their headers only estimate the length, so what is there is read.
+    A file that holds fewer samples than its header promises is refused as cut short. OGG and MP3 are an
+    exception: their headers only estimate the length, so what is there is read.
     """
     file = Path(path)
     _check_readable(file)
@@ -356,7 +360,8 @@ def output_format(path: str | os.PathLike[str], own: AudioFormat) -> AudioFormat
 def check_output(
     path: str | os.PathLike[str], *, overwrite: bool = False, source: str | os.PathLike[str] | None = None
 ) -> None:
-    """Raise now what writing to `path` would raise later, so that nobody waits for an edit that can't be saved.
+    """Raise now what writing to `path` would raise later, so that nobody waits for an edit that can't be
+    saved.
 
     Parameters
     ----------
@@ -370,8 +375,8 @@ def check_output(
     Raises
     ------
     SmartDJError
-        ``OUTPUT_IS_INPUT``, ``OUTPUT_EXISTS``, ``OUTPUT_UNWRITABLE`` (no such folder, a folder of that name, no
-        permission), ``AUDIO_UNSUPPORTED`` (suffix).
+        ``OUTPUT_IS_INPUT``, ``OUTPUT_EXISTS``, ``OUTPUT_UNWRITABLE`` (no such folder, a folder of that name,
+        no permission), ``AUDIO_UNSUPPORTED`` (suffix).
     """
     file = Path(path)
     output_format(file, AudioFormat())
@@ -399,9 +404,10 @@ def check_output(
 def write_audio(path: str | os.PathLike[str], audio: Audio, *, overwrite: bool = False) -> None:
     """Write a recording; the file appears only when it is whole.
 
-    The container follows the suffix and the subtype is kept where the container allows it (`output_format`). Integer
-    subtypes round to nearest and clip at full scale (`clipped_samples` counts). The samples go to a hidden file in
-    the same folder, are forced to disk, checked, and then given their name in one step; on any failure nothing is left.
+    The container follows the suffix and the subtype is kept where the container allows it (`output_format`).
+    Integer subtypes round to nearest and clip at full scale (`clipped_samples` counts). The samples go to a
+    hidden file in the same folder, are forced to disk, checked, and then given their name in one step; on any
+    failure nothing is left.
 
     Parameters
     ----------
@@ -415,8 +421,8 @@ def write_audio(path: str | os.PathLike[str], audio: Audio, *, overwrite: bool =
     Raises
     ------
     SmartDJError
-        ``OUTPUT_EXISTS``, ``OUTPUT_UNWRITABLE``, ``DISK_FULL``, ``AUDIO_UNSUPPORTED`` (the container can't hold that
-        suffix, rate or number of channels), ``AUDIO_EMPTY``, ``AUDIO_NOT_FINITE``.
+        ``OUTPUT_EXISTS``, ``OUTPUT_UNWRITABLE``, ``DISK_FULL``, ``AUDIO_UNSUPPORTED`` (the container can't
+        hold that suffix, rate or number of channels), ``AUDIO_EMPTY``, ``AUDIO_NOT_FINITE``.
 
     Notes
     -----
@@ -606,8 +612,8 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 def audio_sha256(audio: Audio) -> str:
     """Hash of what a recording sounds like: rate, channels and samples, whatever its container.
 
-    Samples are hashed as little-endian float64, channel by channel, so 16-bit WAV, the same in FLAC and the same stored as
-    floats agree.
+    Samples are hashed as little-endian float64, channel by channel, so 16-bit WAV, the same in FLAC and the
+    same stored as floats agree.
 
     Returns
     -------
@@ -653,7 +659,8 @@ _FOLDS: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
     7: ((1, 0, _HALF, 0, _HALF / 2, _HALF, 0), (0, 1, _HALF, 0, _HALF / 2, 0, _HALF)),
     8: ((1, 0, _HALF, 0, _HALF, 0, _HALF, 0), (0, 1, _HALF, 0, 0, _HALF, 0, _HALF)),
 }
-"""Gains of each channel in left and right, for the channel orders of WAV and FLAC (the bass channel is left out)."""
+"""Gains of each channel in left and right, for the channel orders of WAV and FLAC (the bass channel is left
+out)."""
 
 
 def to_stereo(samples: np.ndarray) -> np.ndarray:
@@ -667,10 +674,10 @@ def to_stereo(samples: np.ndarray) -> np.ndarray:
     Returns
     -------
     np.ndarray
-        (2, n), same dtype. One channel is given to both ears; two are returned as they are; three to eight are folded
-        by ITU-R BS.775 in the channel order of WAV and FLAC (L R C, L R Ls Rs, L R C Ls Rs, L R C LFE Ls Rs, … with
-        back channels; centre and surrounds at −3 dB, LFE left out); of more than eight, the even ones (from 0) are
-        averaged to the left, the odd ones to the right.
+        (2, n), same dtype. One channel is given to both ears; two are returned as they are; three to eight
+        are folded by ITU-R BS.775 in the channel order of WAV and FLAC (L R C, L R Ls Rs, L R C Ls Rs, L R C
+        LFE Ls Rs, … with back channels; centre and surrounds at −3 dB, LFE left out); of more than eight, the
+        even ones (from 0) are averaged to the left, the odd ones to the right.
     """
     channels = samples.shape[0]
     if channels == 1:

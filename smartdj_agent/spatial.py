@@ -1,12 +1,12 @@
 """Where a sound is: place it in two ears, and measure where it has been placed.
 
-The released rule (see `FAR_EAR`) gives each direction one level and one delay of the far ear; the near ear is the source,
-untouched. Between its points both are interpolated linearly in the azimuth, so every azimuth from −90 (left) to 90
-(right) degrees has a placement, and left and right are mirror images to the last bit.
+The released rule (see `FAR_EAR`) gives each direction one level and one delay of the far ear; the near ear is
+the source, untouched. Between its points both are interpolated linearly in the azimuth, so every azimuth from
+−90 (left) to 90 (right) degrees has a placement, and left and right are mirror images to the last bit.
 
-Signs: an azimuth is negative on the left. An interaural time difference (ITD) is positive where the left ear hears the
-sound first, an interaural level difference (ILD) is positive where the left ear hears it louder; so both have the opposite
-sign of the azimuth. That is the sign of the published GCC metric.
+Signs: an azimuth is negative on the left. An interaural time difference (ITD) is positive where the left ear
+hears the sound first, an interaural level difference (ILD) is positive where the left ear hears it louder; so
+both have the opposite sign of the azimuth. That is the sign of the published GCC metric.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ FAR_EAR: tuple[tuple[float, float, int], ...] = ((0.0, 1.0, 0), (45.0, 0.8, 9), 
 FRACTIONAL_TAPS = 32
 """Length of the fractional-delay filter: a sinc under a Kaiser window.
 
-Up to 0.8 of the Nyquist frequency the gain is within 0.001 dB of one and the delay within 0.01 µs (at 44.1 kHz) of
-the wanted one. The filter is centred on the delay, so it reaches 16 samples to either side of it.
+Up to 0.8 of the Nyquist frequency the gain is within 0.001 dB of one and the delay within 0.01 µs (at 44.1
+kHz) of the wanted one. The filter is centred on the delay, so it reaches 16 samples to either side of it.
 """
 
 _KAISER_BETA = 9.0
@@ -80,8 +80,8 @@ def far_ear(azimuth_deg: float) -> tuple[float, float]:
 def delayed(mono: np.ndarray, delay_samples: float) -> np.ndarray:
     """Delay a signal, keeping its length.
 
-    A whole number of samples is a plain shift: the samples that remain are the same bits. Any other delay goes through a
-    Kaiser-windowed sinc of `FRACTIONAL_TAPS` taps.
+    A whole number of samples is a plain shift: the samples that remain are the same bits. Any other delay
+    goes through a Kaiser-windowed sinc of `FRACTIONAL_TAPS` taps.
 
     Parameters
     ----------
@@ -120,9 +120,9 @@ def delayed(mono: np.ndarray, delay_samples: float) -> np.ndarray:
 def place(mono: np.ndarray, azimuth_deg: float, sample_rate: int) -> np.ndarray:
     """Place a source by the released rule.
 
-    The near ear is the source itself; the far ear is quieter and later by `far_ear`. At 24 kHz the five published
-    directions are exact to the sample (a shift and a gain, nothing else); so is every placement whose delay is a whole
-    number of samples. Other delays are fractional (see `delayed`).
+    The near ear is the source itself; the far ear is quieter and later by `far_ear`. At 24 kHz the five
+    published directions are exact to the sample (a shift and a gain, nothing else); so is every placement
+    whose delay is a whole number of samples. Other delays are fractional (see `delayed`).
 
     Parameters
     ----------
@@ -136,7 +136,8 @@ def place(mono: np.ndarray, azimuth_deg: float, sample_rate: int) -> np.ndarray:
     Returns
     -------
     np.ndarray
-        (2, n): left, right. float32, or float64 where that was given. The last samples of the far ear fall off the end.
+        (2, n): left, right. float32, or float64 where that was given. The last samples of the far ear fall
+        off the end.
 
     Raises
     ------
@@ -145,7 +146,8 @@ def place(mono: np.ndarray, azimuth_deg: float, sample_rate: int) -> np.ndarray:
 
     Notes
     -----
-    Rule: `create_spatial_audio` of the released code (ears 0.2 m apart, 340 m/s), confirmed on the authors' demo recordings.
+    Rule: `create_spatial_audio` of the released code (ears 0.2 m apart, 340 m/s), confirmed on the authors'
+    demo recordings.
     """
     source = _as_float(mono)
     if source.ndim != 1:

@@ -619,7 +619,13 @@ def _carry_out(
     """Apply a plan and write everything that was asked for, each file whole."""
     from smartdj_agent.audio import clipped_samples, output_format, write_audio
     from smartdj_agent.events import Finished, Notice, StepFinished
-    from smartdj_agent.outputs import check_disk_space, check_step_files, earlier_step_files, step_files, write_text
+    from smartdj_agent.outputs import (
+        check_disk_space,
+        check_step_files,
+        earlier_step_files,
+        step_files,
+        write_text,
+    )
     from smartdj_agent.plan import write_plan
 
     assert outputs.audio is not None

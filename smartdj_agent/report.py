@@ -530,11 +530,11 @@ def draw(
         ("Difference (after − before)", difference, colours.changed),
     )
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(11, 6.4), dpi=100, layout="constrained")
+        figure = Figure(figsize=(11, 7.2), dpi=100, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(3, 2, sharex=True, gridspec_kw={"width_ratios": [1.0, 1.15]}, squeeze=False)
         loudest = max(float(np.abs(picture.envelope).max(initial=0.0)) for _, picture, _ in rows)
-        limit = _nice_limit(loudest)
+        limit = loudest if 0 < loudest < math.inf else 1.0
         top_db = 10 * math.ceil(max(float(p.spectrogram_db.max()) for _, p, _ in rows) / 10)
         top_db = max(min(top_db, 20), -80)
         image = None
@@ -546,12 +546,12 @@ def draw(
                 left.axvspan(start_s, end_s, color=colours.mark, alpha=0.16, linewidth=0, zorder=0)
                 for edge_s in (start_s, end_s):
                     left.axvline(edge_s, color=colours.mark, linewidth=0.9, linestyle=(0, (4, 3)))
-                    right.axvline(edge_s, color="#ff9d5c", linewidth=0.9, linestyle=(0, (4, 3)))
+                    right.axvline(edge_s, color="#ffffff", linewidth=1.1, linestyle=(0, (4, 3)))
         for axis in axes[-1]:
             axis.set_xlim(0, max(before.duration_s, 1e-6))
             _label_time(axis, before.duration_s)
         assert image is not None
-        bar = figure.colorbar(image, ax=list(axes[:, 1]), pad=0.015, fraction=0.04, extend="min")
+        bar = figure.colorbar(image, ax=list(axes[:, 1]), pad=0.015, aspect=48, extend="min", extendfrac=0.02)
         bar.set_label("Level (dB re full-scale sine)")
         bar.outline.set_edgecolor(colours.faint)
         bar.solids.set_rasterized(True)
@@ -571,6 +571,8 @@ def draw_svg(
     text = text[text.index("<svg") :]
     for name, colour in vars(SCREEN_COLOURS).items():
         text = text.replace(colour, f"var(--{name})")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"(?<=\d) ?\n(?=[LMz])", " ", text)
     # matplotlib numbers these ids from 1 in every picture
     text = re.sub(r'\bid="((?:figure|axes|patch|text|line2d|matplotlib|xtick|ytick|PolyCollection|FillBetween|Quad)[^"]*)"', "", text)
     return text
@@ -579,18 +581,19 @@ def draw_svg(
 def _draw_waveform(axis: object, picture: Picture, limit: float, colour: str, colours: Colours) -> None:
     n_lanes, _, n_columns = picture.envelope.shape
     times_s = (np.arange(n_columns) + 0.5) * picture.duration_s / n_columns
+    tick = _nice_below(limit)
     ticks: list[float] = []
     labels: list[str] = []
     for lane, (lowest, highest) in enumerate(picture.envelope):
-        centre = 2.2 * limit * (n_lanes - 1 - lane)
+        centre = 2.4 * limit * (n_lanes - 1 - lane)
         axis.axhline(centre, color=colours.faint, linewidth=0.6, zorder=1)  # type: ignore[attr-defined]
         axis.fill_between(  # type: ignore[attr-defined]
             times_s, centre + lowest, centre + highest, color=colour, linewidth=0.5, zorder=2
         )
-        ticks += [centre - limit, centre, centre + limit]
-        labels += [f"−{limit:g}", f"{picture.lanes[lane]}  0", f"{limit:g}"]
+        ticks += [centre - tick, centre, centre + tick]
+        labels += [f"−{tick:g}", f"{picture.lanes[lane]}  0", f"{tick:g}"]
     axis.set_yticks(ticks, labels)  # type: ignore[attr-defined]
-    axis.set_ylim(-1.1 * limit, 2.2 * limit * (n_lanes - 1) + 1.1 * limit)  # type: ignore[attr-defined]
+    axis.set_ylim(-1.15 * limit, 2.4 * limit * (n_lanes - 1) + 1.15 * limit)  # type: ignore[attr-defined]
     axis.set_ylabel("Amplitude (full scale = 1)")  # type: ignore[attr-defined]
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)  # type: ignore[attr-defined]
@@ -626,12 +629,10 @@ def _label_time(axis: object, duration_s: float) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _clock(value)))  # type: ignore[attr-defined]
 
 
-def _nice_limit(peak: float) -> float:
-    """Smallest of 1, 2, 5 times a power of ten that is not below the peak, so that axes are easy to read."""
-    if peak <= 0 or not math.isfinite(peak):
-        return 1.0
-    decade = 10.0 ** math.floor(math.log10(peak))
-    return next(factor * decade for factor in (1.0, 2.0, 5.0, 10.0) if factor * decade >= peak * 0.999)
+def _nice_below(limit: float) -> float:
+    """Largest of 1, 2, 5 times a power of ten that is not above the limit, so that axes are easy to read."""
+    decade = 10.0 ** math.floor(math.log10(limit))
+    return max(factor * decade for factor in (1.0, 2.0, 5.0) if factor * decade <= limit * 1.001)
 
 
 # --- players -----------------------------------------------------------------------------------------------------

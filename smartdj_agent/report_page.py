@@ -1,3 +1,4 @@
+# ruff: noqa: E501 -- markup and style sheet
 """The page of a report: a jinja2 template, rendered with autoescape by `smartdj_agent.report.build_report`."""
 
 TEMPLATE = """\

@@ -1,7 +1,7 @@
 """A person looks at the plan before it is carried out: accept, edit, drop, switch off, reorder or cancel.
 
-The conversation is separated from the terminal: what asks, shows and edits is handed in, so that the whole of it can be
-tested and other doors can hold it elsewhere.
+The conversation is separated from the terminal: what asks, shows and edits is handed in, so that the whole
+of it can be tested and other doors can hold it elsewhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HELP = (
     "m N P move step N to place P · u undo · c cancel"
 )
 ATTEMPTS = 5
-"""Answers in a row that say nothing usable before the conversation ends; a closed terminal must not loop forever."""
+"""Unusable answers in a row that end the conversation, so that it can never loop forever."""
 
 _ERROR_MARK = "#! "
 
@@ -75,7 +75,9 @@ def review(plan: Plan, talk: Talk) -> Plan:
     talk.show(plan)
     while useless < ATTEMPTS:
         try:
-            answer = talk.ask("[a]ccept, [e]dit, [d]rop N, [t]oggle N, [m]ove N P, [u]ndo, [c]ancel, ? help: ")
+            answer = talk.ask(
+                "[a]ccept, [e]dit, [d]rop N, [t]oggle N, [m]ove N P, [u]ndo, [c]ancel, ? help: "
+            )
         except EOFError:
             break
         word, *values = answer.strip().lower().split() or [""]
@@ -125,7 +127,7 @@ def _changed(plan: Plan, word: str, values: list[str], history: list[Plan], talk
 
 
 def _edited(plan: Plan, talk: Talk) -> Plan:
-    """Let the person edit the plan as YAML until it is valid or they give up; their text is never thrown away."""
+    """Let the person edit the plan as YAML until it is valid or they give up; their text is kept."""
     text = plan_to_yaml(plan)
     while True:
         returned = _without_marks(talk.edit(text))
@@ -195,7 +197,9 @@ def open_editor(text: str) -> str:
         try:
             status = subprocess.run([*command, str(file)], check=False).returncode
             if status != 0:
-                raise SmartDJError(ErrorCode.USAGE, f"the editor {command[0]} ended with status {status}", hint)
+                raise SmartDJError(
+                    ErrorCode.USAGE, f"the editor {command[0]} ended with status {status}", hint
+                )
             return file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise SmartDJError(

@@ -1,7 +1,7 @@
 """A deterministic agent without networks: it yields every event type, and changes known samples.
 
-Its planner obeys words in the instruction; its editor turns the middle half of the recording down, step by step, so that
-tests know which samples may differ.
+Its planner obeys words in the instruction; its editor turns the middle half of the recording down, step by
+step, so that tests know which samples may differ.
 """
 
 from __future__ import annotations
@@ -54,7 +54,12 @@ class FakeAgent:
     """
 
     def __init__(
-        self, preset: str = "small", device: str = "auto", *, slow_s: float = 0.0, closed_marker: Path | None = None
+        self,
+        preset: str = "small",
+        device: str = "auto",
+        *,
+        slow_s: float = 0.0,
+        closed_marker: Path | None = None,
     ) -> None:
         self.preset = preset
         self.device = "cpu" if device == "auto" else device
@@ -77,7 +82,9 @@ class FakeAgent:
             yield Question("Louder or quieter? The sentence asks for both.", CHOICES)
             return
         if "missing" in instruction:
-            raise SmartDJError(ErrorCode.MODEL_MISSING, "the planner is not installed", "run `smartdj models pull small`")
+            raise SmartDJError(
+                ErrorCode.MODEL_MISSING, "the planner is not installed", "run `smartdj models pull small`"
+            )
         if "crash" in instruction:
             raise RuntimeError("boom")
         plan = make_plan(
@@ -113,11 +120,15 @@ class FakeAgent:
                     method = "mask"
                 if "ghost" in plan_step.step.target:
                     samples, method = current.samples, "unchanged"
-                    yield Notice("not_heard", f"{plan_step.step.target} was not heard", "check the sound's name")
+                    yield Notice(
+                        "not_heard", f"{plan_step.step.target} was not heard", "check the sound's name"
+                    )
                 current = replace(current, samples=samples)
                 touched = () if method == "unchanged" else (span,)
                 confidence = 0.0 if method == "unchanged" else 0.8
-                yield StepFinished(index, len(steps), plan_step, current, 1.25, 1.6, method, confidence, touched)
+                yield StepFinished(
+                    index, len(steps), plan_step, current, 1.25, 1.6, method, confidence, touched
+                )
             done_plan = replace(plan, provenance=replace(plan.provenance, editor="fake-editor"))
             yield Finished(current, done_plan, 1.25 * len(steps), 1.6)
         except GeneratorExit:

@@ -140,38 +140,38 @@ class Arrangement:
 
 ARRANGEMENTS = (
     Arrangement(
-        "footsteps_stone", "footsteps on stone", "footsteps_on_stone/openclonk*StepHard*", 10, (0.55,)
+        "footsteps_stone", "footsteps on stone", "footsteps_on_stone/openclonk*stephard*", 10, (0.55,)
     ),
-    Arrangement("footsteps", "footsteps", "footsteps_on_stone/openclonk*StepHard*", 9, (0.62,)),
-    Arrangement("footsteps_running", "person running", "footsteps_on_stone/openclonk*StepHard*", 16, (0.31,)),
-    Arrangement("footsteps_dirt", "footsteps on dirt", "footsteps_on_dirt/openclonk*StepSoft*", 10, (0.56,)),
+    Arrangement("footsteps", "footsteps", "footsteps_on_stone/openclonk*stephard*", 9, (0.62,)),
+    Arrangement("footsteps_running", "person running", "footsteps_on_stone/openclonk*stephard*", 16, (0.31,)),
+    Arrangement("footsteps_dirt", "footsteps on dirt", "footsteps_on_dirt/openclonk*stepsoft*", 10, (0.56,)),
     Arrangement("footsteps_snow", "footsteps on snow", "footsteps_on_snow/gcompris*", 8, (0.66,)),
     Arrangement(
-        "dog_barking", "dog barking", "dog_barking/openclonk*Aroof*", 5, (0.55, 0.5, 1.5), kind="transient"
+        "dog_barking", "dog barking", "dog_barking/openclonk*aroof*", 5, (0.55, 0.5, 1.5), kind="transient"
     ),
     Arrangement(
         "dog_barking_far", "dog barking", "dog_barking/fluid*key60*", 6, (0.45, 0.42, 1.3), kind="transient"
     ),
     Arrangement("crow_cawing", "crow cawing", "crow_cawing/sonic-pi*", 4, (0.8, 0.75, 1.6), kind="transient"),
-    Arrangement("hammering_wood", "hammering", "wood_impact/openclonk*WoodHit*", 7, (0.52,)),
+    Arrangement("hammering_wood", "hammering", "wood_impact/openclonk*wood_ocg_woodhit*", 7, (0.52,)),
     Arrangement(
         "hammering_metal",
         "blacksmith hammering metal",
-        "metal_clang/openclonk*LightMetalHit*",
+        "metal_clang/openclonk*lightmetalhit*",
         7,
         (0.7, 0.35),
     ),
     Arrangement(
         "door_knocking",
         "door knocking",
-        "wood_impact/openclonk*DullWoodHit*",
+        "wood_impact/*dullwoodhit*",
         4,
         (0.22, 0.2),
         kind="transient",
     ),
-    Arrangement("axe_chopping", "axe chopping wood", "axe_chopping_wood/openclonk*Chop*", 5, (1.1,)),
-    Arrangement("digging", "digging soil", "digging_soil/openclonk*Dig*", 6, (0.85,)),
-    Arrangement("wings", "wings flapping", "wings_flapping/openclonk*Flutter*", 3, (1.1,), kind="transient"),
+    Arrangement("axe_chopping", "axe chopping wood", "axe_chopping_wood/openclonk*chop*", 5, (1.1,)),
+    Arrangement("digging", "digging soil", "digging_soil/openclonk*dig*", 6, (0.85,)),
+    Arrangement("wings", "wings flapping", "wings_flapping/openclonk*flutter*", 3, (1.1,), kind="transient"),
 )
 
 
@@ -252,13 +252,19 @@ def choose(rows: Sequence[Row]) -> list[Row]:
     return chosen
 
 
-def arrange(arrangement: Arrangement, rows: Sequence[Row], bank: Path) -> tuple[np.ndarray, list[Row]] | None:
-    """Set single hits out in a row; None where the bank has none of them."""
+def arrange(arrangement: Arrangement, rows: Sequence[Row], bank: Path) -> tuple[np.ndarray, list[Row]]:
+    """Set single hits out in a row.
+
+    Raises
+    ------
+    ValueError
+        Where the bank has no clip of the pattern.
+    """
     parts = sorted(
         (r for r in rows if fnmatch.fnmatchcase(r.path, arrangement.pattern)), key=lambda r: r.path
     )
     if not parts:
-        return None
+        raise ValueError(f"The bank has no free clip like {arrangement.pattern}.")
     rng = np.random.default_rng([int(b) for b in arrangement.name.encode()])
     hits = [soundfile.read(bank / r.path, dtype="float64")[0] for r in parts]
     at_s, pieces, previous = 0.0, [], -1
@@ -327,19 +333,17 @@ def build(bank: Path, out: Path) -> list[dict[str, str]]:
 
     arranged = {a.label for a in ARRANGEMENTS}
     for arrangement in ARRANGEMENTS:
-        found = arrange(arrangement, rows, bank)
-        if found is not None:
-            x, parts = found
-            source = "arranged from " + "; ".join(sorted({p.source for p in parts}))
-            splits = "+".join(sorted({p.split for p in parts}))
-            licences = {p.credit.licence for p in parts}
-            licence = (
-                "CC-BY-3.0" if "CC-BY-3.0" in licences else sorted(licences)[0]
-            )  # the one that asks for more
-            authors = "; ".join(dict.fromkeys(p.credit.author for p in parts))
-            urls = " ".join(dict.fromkeys(p.credit.url for p in parts if p.credit.url))
-            keep(f"arranged_{arrangement.name}", arrangement.label, x, arrangement.kind, licence=licence,
-                 author=authors, source=source, url=urls, split=splits)  # fmt: skip
+        x, parts = arrange(arrangement, rows, bank)
+        source = "arranged from " + "; ".join(sorted({p.source for p in parts}))
+        splits = "+".join(sorted({p.split for p in parts}))
+        licences = {p.credit.licence for p in parts}
+        licence = (
+            "CC-BY-3.0" if "CC-BY-3.0" in licences else sorted(licences)[0]
+        )  # the one that asks for more
+        authors = "; ".join(dict.fromkeys(p.credit.author for p in parts))
+        urls = " ".join(dict.fromkeys(p.credit.url for p in parts if p.credit.url))
+        keep(f"arranged_{arrangement.name}", arrangement.label, x, arrangement.kind, licence=licence,
+             author=authors, source=source, url=urls, split=splits)  # fmt: skip
     for row in choose(rows):
         if row.label in arranged and row.duration_s < 0.6:
             continue  # a single step or bark; the arrangement is what one wants to hear
@@ -366,8 +370,8 @@ def credits_text(manifest: Sequence[dict[str, str]]) -> str:
         "# Credits of the starter sound library",
         "",
         "Every recording was mixed to mono, resampled to 32 kHz, trimmed, levelled to a peak of −3 dBFS and",
-        "encoded as Ogg Vorbis; \"arranged\" files set several short recordings out in a row. `manifest.csv` names",
-        "package and path of each.",
+        "encoded as Ogg Vorbis; arranged files set several short recordings out in a row. `manifest.csv`",
+        "names package and path of each.",
         "Names are those that the Debian packages' copyright statements and authors' lists give.",
         "",
     ]  # fmt: skip

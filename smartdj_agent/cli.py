@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -365,10 +365,10 @@ def models_list(as_json: JsonOption = False) -> None:
 
     installed = weights.list_installed()
     if as_json:
-        from smartdj_agent.eventjson import event_to_dict, to_line
+        from smartdj_agent.eventjson import fields_to_dict, to_line
 
         for info in installed:
-            write_stdout(to_line({**event_to_dict(info), "event": "model"}) + "\n")
+            write_stdout(to_line({"event": "model", **fields_to_dict(info)}) + "\n")
         return
     if not installed:
         raise SmartDJError(
@@ -440,10 +440,10 @@ def models_verify(
     differences = weights.verify_vectors(folder)
     failed = [d for d in differences if not d.max_abs_difference <= MAX_DIFFERENCE]  # so that NaN fails too
     if as_json:
-        from smartdj_agent.eventjson import event_to_dict, to_line
+        from smartdj_agent.eventjson import fields_to_dict, to_line
 
         for item in differences:
-            write_stdout(to_line({**event_to_dict(item), "event": "tensor", "ok": item not in failed}) + "\n")
+            write_stdout(to_line({"event": "tensor", **fields_to_dict(item), "ok": item not in failed}) + "\n")
     else:
         rows = [("file", "tensor", "max |difference|", "")]
         rows += [
@@ -778,7 +778,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _columns(rows: list[tuple[str, ...]], right: set[int]) -> str:
+def _columns(rows: Sequence[tuple[str, ...]], right: set[int]) -> str:
     """Return rows as plain aligned text; result of a command, so it goes to standard output unadorned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []

@@ -37,8 +37,12 @@ def event_to_dict(event: Event) -> dict[str, Any]:
     dict
         ``event`` first, then the event's fields in their declared order.
     """
-    fields = {name: _plain(getattr(event, name)) for name in event.__dataclass_fields__}
-    return {"event": _snake_case(type(event).__name__), **fields}
+    return {"event": _snake_case(type(event).__name__), **fields_to_dict(event)}
+
+
+def fields_to_dict(item: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass as plain values, in their declared order."""
+    return {name: _plain(getattr(item, name)) for name in item.__dataclass_fields__}
 
 
 def error_to_dict(error: SmartDJError) -> dict[str, Any]:
@@ -80,7 +84,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        return fields_to_dict(value)
     if hasattr(value, "item"):  # a numpy scalar
         return _plain(value.item())
     return str(value)

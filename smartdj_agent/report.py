@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
@@ -36,6 +37,10 @@ from smartdj_agent.events import (
 from smartdj_agent.plan import Plan
 from smartdj_agent.spatial import measure_ild_db, measure_itd_s
 from smartdj_agent.steps import direction_name, format_step
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 PLAYERS_PCM_BYTES = 30 * 2**20
 """Budget that all players of a page share, as 16-bit samples; FLAC and base64 come to about as much."""
@@ -87,8 +92,9 @@ class Picture:
         (lanes, 2, columns): smallest and largest sample per column, full scale ±1.
     spectrogram_db
         (ROWS, columns): level of the strongest frequency in each cell, mean power of all channels, dB
-        relative to a full-scale sine; the first row is the lowest frequency. lowest_hz, highest_hz Outer
-        edges of the first and last row.
+        relative to a full-scale sine; the first row is the lowest frequency.
+    lowest_hz, highest_hz
+        Outer edges of the first and last row.
     """
 
     duration_s: float
@@ -558,7 +564,6 @@ def draw(
         bar = figure.colorbar(image, ax=list(axes[:, 1]), pad=0.015, aspect=48, extend="min", extendfrac=0.02)
         bar.set_label("Level (dB re full-scale sine)")
         bar.outline.set_edgecolor(colours.faint)
-        bar.solids.set_rasterized(True)
         buffer = io.BytesIO()
         if file_format == "svg":
             figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -591,7 +596,7 @@ def draw_svg(
     return text
 
 
-def _draw_waveform(axis: object, picture: Picture, limit: float, colour: str, colours: Colours) -> None:
+def _draw_waveform(axis: Axes, picture: Picture, limit: float, colour: str, colours: Colours) -> None:
     n_lanes, _, n_columns = picture.envelope.shape
     times_s = (np.arange(n_columns) + 0.5) * picture.duration_s / n_columns
     tick = _nice_below(limit)
@@ -599,24 +604,24 @@ def _draw_waveform(axis: object, picture: Picture, limit: float, colour: str, co
     labels: list[str] = []
     for lane, (lowest, highest) in enumerate(picture.envelope):
         centre = 2.4 * limit * (n_lanes - 1 - lane)
-        axis.axhline(centre, color=colours.faint, linewidth=0.6, zorder=1)  # type: ignore[attr-defined]
-        axis.fill_between(  # type: ignore[attr-defined]
+        axis.axhline(centre, color=colours.faint, linewidth=0.6, zorder=1)
+        axis.fill_between(
             times_s, centre + lowest, centre + highest, color=colour, linewidth=0.5, zorder=2
         )
         ticks += [centre - tick, centre, centre + tick]
         labels += [f"−{tick:g}", f"{picture.lanes[lane]}  0", f"{tick:g}"]
-    axis.set_yticks(ticks, labels)  # type: ignore[attr-defined]
-    axis.set_ylim(-1.15 * limit, 2.4 * limit * (n_lanes - 1) + 1.15 * limit)  # type: ignore[attr-defined]
-    axis.set_ylabel("Amplitude (full scale = 1)")  # type: ignore[attr-defined]
+    axis.set_yticks(ticks, labels)
+    axis.set_ylim(-1.15 * limit, 2.4 * limit * (n_lanes - 1) + 1.15 * limit)
+    axis.set_ylabel("Amplitude (full scale = 1)")
     for side in ("top", "right"):
-        axis.spines[side].set_visible(False)  # type: ignore[attr-defined]
+        axis.spines[side].set_visible(False)
 
 
-def _draw_spectrogram(axis: object, picture: Picture, top_db: float) -> object:
+def _draw_spectrogram(axis: Axes, picture: Picture, top_db: float) -> AxesImage:
     import matplotlib
 
     low, high = math.log10(picture.lowest_hz), math.log10(picture.highest_hz)
-    image = axis.imshow(  # type: ignore[attr-defined]
+    image = axis.imshow(
         np.round(picture.spectrogram_db, 1),
         origin="lower",
         aspect="auto",
@@ -633,19 +638,19 @@ def _draw_spectrogram(axis: object, picture: Picture, top_db: float) -> object:
     ]
     axis.set_yticks(
         [math.log10(hz) for hz in marks], [f"{hz // 1000}k" if hz >= 1000 else str(hz) for hz in marks]
-    )  # type: ignore[attr-defined]
-    axis.set_ylabel("Frequency (Hz)")  # type: ignore[attr-defined]
+    )
+    axis.set_ylabel("Frequency (Hz)")
     return image
 
 
-def _label_time(axis: object, duration_s: float) -> None:
+def _label_time(axis: Axes, duration_s: float) -> None:
     if duration_s <= 120:
-        axis.set_xlabel("Time (s)")  # type: ignore[attr-defined]
+        axis.set_xlabel("Time (s)")
         return
     from matplotlib.ticker import FuncFormatter
 
-    axis.set_xlabel("Time (min:s)")  # type: ignore[attr-defined]
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _clock(value)))  # type: ignore[attr-defined]
+    axis.set_xlabel("Time (min:s)")
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _clock(value)))
 
 
 def _nice_below(limit: float) -> float:
@@ -667,9 +672,10 @@ def encode_player(samples: np.ndarray, sample_rate: int, budget_bytes: int, star
     sample_rate
         Hz.
     budget_bytes
-        Most bytes as 16-bit samples. First the rate goes down to 24 and 16 kHz, then to one channel and 8
-        kHz; a recording that is still too long is cut to an excerpt. start_s Where an excerpt begins,
-        seconds.
+        Most bytes as 16-bit samples. First the rate goes down to 24 and 16 kHz, then to one channel, then to
+        8 kHz; a recording that is still too long is cut to an excerpt in 16 kHz mono.
+    start_s
+        Where an excerpt begins, seconds.
     """
     channels, n_samples = samples.shape
     duration_s = n_samples / sample_rate
@@ -678,21 +684,13 @@ def encode_player(samples: np.ndarray, sample_rate: int, budget_bytes: int, star
         samples = to_stereo(samples)
         notes.append(f"{channels} channels folded to two")
         channels = 2
-    ladder = [
-        (min(sample_rate, 48_000), channels),
-        (24_000, channels),
-        (16_000, channels),
-        (16_000, 1),
-        (8_000, 1),
-    ]
-    ladder = [(min(rate, sample_rate), width) for rate, width in ladder]
-    rate, width = next(
-        (r, w)
-        for r, w in (*ladder, ladder[-2])
-        if 2 * r * w * duration_s <= budget_bytes or (r, w) == ladder[-1]
-    )
-    if 2 * rate * width * duration_s > budget_bytes:
-        rate, width = ladder[-2]
+    ladder = [(48_000, channels), (24_000, channels), (16_000, channels), (16_000, 1), (8_000, 1)]
+    for limit, width in ladder:
+        rate = min(limit, sample_rate)
+        if 2 * rate * width * duration_s <= budget_bytes:
+            break
+    else:
+        rate, width = min(16_000, sample_rate), 1
         length = min(int(budget_bytes / (2 * rate * width) * sample_rate), n_samples)
         first = max(0, min(int(start_s * sample_rate), n_samples - length))
         samples = samples[:, first : first + length]

@@ -443,7 +443,9 @@ def models_verify(
         from smartdj_agent.eventjson import fields_to_dict, to_line
 
         for item in differences:
-            write_stdout(to_line({"event": "tensor", **fields_to_dict(item), "ok": item not in failed}) + "\n")
+            write_stdout(
+                to_line({"event": "tensor", **fields_to_dict(item), "ok": item not in failed}) + "\n"
+            )
     else:
         rows = [("file", "tensor", "max |difference|", "")]
         rows += [

@@ -22,7 +22,7 @@ HELP = (
     "a accept · e edit as text · d N drop step N · t N switch step N on or off · "
     "m N P move step N to place P · u undo · c cancel"
 )
-ATTEMPTS = 5
+ATTEMPTS = 10
 """Unusable answers in a row that end the conversation, so that it can never loop forever."""
 
 _ERROR_MARK = "#! "

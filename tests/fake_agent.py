@@ -50,7 +50,7 @@ class FakeAgent:
     slow_s
         Pause after each progress event, seconds.
     closed_marker
-        File that is made when the editor's generator is closed early.
+        File that is made when the editor is closed or interrupted early.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class FakeAgent:
                 )
             done_plan = replace(plan, provenance=replace(plan.provenance, editor="fake-editor"))
             yield Finished(current, done_plan, 1.25 * len(steps), 1.6)
-        except GeneratorExit:
+        except (GeneratorExit, KeyboardInterrupt):
             self.calls.append("closed")
             if self.closed_marker is not None:
                 self.closed_marker.touch()

@@ -86,7 +86,7 @@ _WAV_LIMIT_BYTES = (1 << 32) - (1 << 20)
 _STREAMED_BYTES = (
     0x7FFF0000  # programs that write WAV to a pipe state a length from here up, since they can't know it
 )
-# libsndfile states 2^63 − 1 frames for FLAC that was written to a pipe, and soundfile can't read that to its end.
+# libsndfile states 2^63 − 1 frames for FLAC that was written to a pipe; soundfile can't read that to its end.
 _LENGTH_UNKNOWN = 1 << 62
 _UNKNOWN_TO_LIBSNDFILE = frozenset(
     {"aac", "ac3", "amr", "ape", "dsf", "m4a", "m4b", "mka", "mkv", "mov", "mp4", "mpc", "webm", "wma", "wv"}

@@ -7,7 +7,7 @@ The knowledge is data in ``training/scenes``, all of it written for this project
 ``settings.yaml``
     Groups of labels, and the kinds of place (woodland, kitchen, …) that give every category a verdict.
 ``wordings.yaml``
-    How people ask: sentence templates by style and split, direct requests, constraints, and what needs a question.
+    How people ask: sentence templates by style and split, direct requests, constraints, questions.
 every other ``*.yaml``
     A list of scenes::
 
@@ -23,8 +23,8 @@ every other ``*.yaml``
           timbre: muffled                    # optional: what the scene does to sounds
 
     A short form of `belongs` is ``WORDING [= BANK LABEL] | LOUDNESS | DIRECTION/DIRECTION | ROLE``; the parts
-    after the wording may be left out. Loudness is faint, soft, medium, loud or dominant. To add a scene, add an
-    entry.
+    after the wording may be left out. Loudness is faint, soft, medium, loud or dominant. To add a scene, add
+    an entry.
 
 `design` is a pure function of its random generator and its inputs: the same seed gives the same design.
 """
@@ -301,10 +301,10 @@ class Vague(_Strict):
 
 
 class Opposites(_Strict):
-    """Pairs of qualities that exclude each other, by split."""
+    """Pairs of qualities that exclude each other, each with the names of two scenes that have them; by split."""
 
-    train: tuple[tuple[str, str], ...]
-    test: tuple[tuple[str, str], ...]
+    train: tuple[tuple[str, str, str, str], ...]
+    test: tuple[tuple[str, str, str, str], ...]
 
 
 class Wordings(_Strict):
@@ -422,6 +422,7 @@ class SceneKnowledge:
         self._check_labels()
         self._check_selectors()
         self._check_scenes(scenes)
+        self._check_opposites()
         self._verdicts = {scene.name: self._verdicts_of(scene) for scene in scenes}
         self._scenes_by_split = {
             split: tuple(s for s in scenes if split in ("all", s.effective_split))
@@ -528,6 +529,14 @@ class SceneKnowledge:
                 seen.add(like)
 
     # verdicts
+
+    def _check_opposites(self) -> None:
+        for *_, first, second in (*self.wordings.opposites.train, *self.wordings.opposites.test):
+            for name in (first, second):
+                if name not in self._scenes:
+                    raise _fail(
+                        f"wordings.yaml: opposites name {name!r}, no scene", "Name a scene that is there."
+                    )
 
     def _verdicts_of(self, scene: Scene) -> dict[str, Verdict]:
         verdicts: dict[str, Verdict] = {}
@@ -786,8 +795,8 @@ def plan_problems(
 ) -> list[str]:
     """Say what is wrong with a plan whoever wrote it; an empty list means a sound plan.
 
-    A sound plan has 1 to `MAX_STEPS` steps and at most `MAX_ADDS` additions, changes only what is there, adds only
-    what is not there and can be had, names no sound twice and leaves something of the recording.
+    A sound plan has 1 to `MAX_STEPS` steps and at most `MAX_ADDS` additions, changes only what is there, adds
+    only what is not there and can be had, names no sound twice and leaves something of the recording.
     """
 
     def key(label: str) -> str:
@@ -855,7 +864,7 @@ def _shuffled(rng: np.random.Generator, items: Sequence[_T]) -> list[_T]:
 
 @dataclass(frozen=True)
 class _Sound:
-    """A distinct sound of the recording: its name, the key by which it is known, and where it is if known."""
+    """A distinct sound of the recording: its name, the key it is known by, and where it is if known."""
 
     name: str
     key: str
@@ -1066,7 +1075,7 @@ def scene_plan(
     length = min(max_steps, _draw(rng, PLAN_LENGTH_SHARES))
     add_count = _draw(rng, ADD_COUNT_SHARES)
     room_for_adds = max_steps - len(must)
-    # The drawn number of additions goes first; the plan grows by changes of what stays, then by more additions.
+    # The drawn number of additions goes first; then changes of what stays fill the plan, then more additions.
     add_count = min(
         add_count, max(length - len(must), 1 if add_count else 0), room_for_adds, max_adds, len(candidates)
     )
@@ -1111,7 +1120,7 @@ def _gentle_change(
     scene: Scene,
     room: Room,
 ) -> tuple[float, Step]:
-    """A change of a sound that stays, with its urgency: above 0 wanted, below 0 it only fills a short plan."""
+    """A change of a sound that stays, with its urgency: above 0 wanted, below 0 only to fill a plan."""
     here = _heard_at(rng, sound)
     if scene.timbre is not None and _chance(rng, SCENE_TIMBRE_SHARE):
         return 0.6 + float(rng.random()), Step(Operation.TIMBRE, sound.name, here, timbre=scene.timbre)
@@ -1437,13 +1446,15 @@ def _question(
     match kind:
         case "opposites":
             pairs = wordings.opposites.test if split == "test" else wordings.opposites.train
-            a, b = _shuffled(rng, _pick(rng, pairs))
+            a, b, a_scene, b_scene = _pick(rng, pairs)
+            if _chance(rng, 0.5):
+                a, b, a_scene, b_scene = b, a, b_scene, a_scene
             text = _template(rng, wordings.contradiction, split).format(a=a, b=b)
             question = f"It can't be {a} and {b} at once. Which of the two do you want?"
             resolution = _pick(rng, wordings.contradiction.resolutions)
-            choices = [resolution.format(pole=a), resolution.format(pole=b), as_scene[0]][
-                : _between(rng, 2, 3)
-            ]
+            poles = ((a, knowledge.scene(a_scene)), (b, knowledge.scene(b_scene)))
+            choices = [resolution.format(pole=pole, scene=_pick(rng, scene.phrases)) for pole, scene in poles]
+            choices += as_scene[: _between(rng, 0, 1)]
         case "scene clash":
             first, second = _pick(rng, likely[0].phrases), _pick(rng, likely[1].phrases)
             text = _template(rng, wordings.scene_clash, split).format(

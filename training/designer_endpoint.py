@@ -1,9 +1,9 @@
 """The designer by way of a chat endpoint: an online alternative to the scene knowledge.
 
-`EndpointDesigner` asks any server that speaks the OpenAI chat protocol for an instruction and its plan. The prompt is
-made from the table of operations; nothing that comes back is trusted: the answer has to be strict JSON of the right
-form, every step has to parse, and the plan has to pass the same checks as our own designs. A bad answer is sent back
-once with what is wrong with it; a second bad answer is an error.
+`EndpointDesigner` asks any server that speaks the OpenAI chat protocol for an instruction and its plan. The
+prompt is made from the table of operations; nothing that comes back is trusted: the answer has to be strict
+JSON of the right form, every step has to parse, and the plan has to pass the same checks as our own designs.
+A bad answer is sent back once with what is wrong with it; a second bad answer is an error.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class EndpointDesigner:
     knowledge
         Tells which wordings mean the same sound.
     api_key_env
-        Name of the environment variable that holds the key; empty for a server without keys. The key is read when
-        it is needed, goes into the request's header and nowhere else.
+        Name of the environment variable that holds the key; empty for a server without keys. The key is read
+        when it is needed, goes into the request's header and nowhere else.
     timeout_s
         Longest wait for one answer, seconds.
     temperature
@@ -139,7 +139,7 @@ class EndpointDesigner:
                         {"role": "assistant", "content": reply},
                         {
                             "role": "user",
-                            "content": f"That can't be used: {problem}. Answer again with the corrected JSON object.",
+                            "content": f"That can't be used: {problem}. Answer again with corrected JSON.",
                         },
                     ]
                 else:
@@ -240,8 +240,8 @@ def system_prompt() -> str:
     verbs = ", ".join(operation.value for operation in OPERATIONS)
     return "\n".join(
         [
-            "You invent training examples for an audio editor. You get the sounds that a recording holds and a",
-            "list of sounds that can be added. Imagine an everyday place, time or mood that the recording could",
+            "You invent training examples for an audio editor. You get the sounds that a recording holds and",
+            "a list of sounds to add. Imagine an everyday place, time or mood that the recording could",
             "become, write the sentence with which a person would ask for it, and the plan that gets there.",
             "",
             f"A plan is a list of steps. The operations are {verbs}.",

@@ -301,7 +301,7 @@ class Vague(_Strict):
 
 
 class Opposites(_Strict):
-    """Pairs of qualities that exclude each other, each with the names of two scenes that have them; by split."""
+    """Pairs of qualities that exclude each other, and two scenes that have them, by name; by split."""
 
     train: tuple[tuple[str, str, str, str], ...]
     test: tuple[tuple[str, str, str, str], ...]

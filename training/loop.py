@@ -1,0 +1,221 @@
+"""The one training loop: resumable, seeded by samples seen, logging to ``log.jsonl``, on CPU or CUDA.
+
+A task supplies a model, batches and a loss; the loop owns optimiser, schedule, averaging of weights, checkpoints and
+logging. Because batch *i* is a pure function of the seed and *i*, a run that was interrupted and resumed sees the same
+data as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import yaml
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What the loop needs to know; read from the ``loop`` section of a YAML file.
+
+    Attributes
+    ----------
+    steps, batch_size
+        Optimiser steps in all and samples in each.
+    learning_rate, warmup_steps, final_fraction
+        Linear warm-up, then cosine decay to `final_fraction` of the peak.
+    weight_decay, betas, clip_norm
+        AdamW and gradient clipping.
+    ema_decay
+        Decay of the averaged weights that are evaluated and shipped; 0 switches averaging off.
+    evaluate_every, save_every, log_every
+        In steps.
+    seed
+        Of data and initialisation.
+    bf16
+        Run the forward pass in bfloat16 autocast.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int = 200
+    final_fraction: float = 0.02
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    evaluate_every: int = 500
+    save_every: int = 200
+    log_every: int = 20
+    seed: int = 0
+    bf16: bool = True
+
+
+class Task(Protocol):
+    """What a training script supplies."""
+
+    model: nn.Module
+
+    def batch(self, rng: np.random.Generator, size: int) -> Any:
+        """Make one batch; all chance comes from `rng`."""
+        ...
+
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and figures to log."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Return held-out figures of the current weights."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the current weights where the agent can load them."""
+        ...
+
+
+def read_config(path: Path) -> tuple[LoopConfig, dict[str, Any]]:
+    """Read a YAML file into the loop's part and the rest.
+
+    Raises
+    ------
+    ValueError
+        If the ``loop`` section has unknown keys.
+    """
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    loop = settings.pop("loop")
+    known = {field.name for field in fields(LoopConfig)}
+    if unknown := set(loop) - known:
+        raise ValueError(f"{path}: unknown keys in loop: {sorted(unknown)}; known are {sorted(known)}")
+    if "betas" in loop:
+        loop["betas"] = tuple(loop["betas"])
+    return LoopConfig(**loop), settings
+
+
+def learning_rate_factor(step: int, config: LoopConfig) -> float:
+    """Factor on the peak learning rate: linear warm-up, cosine decay."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    progress = min(1.0, (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return config.final_fraction + (1 - config.final_fraction) * cosine
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Decay matrices, not biases, norms or gains."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def train(task: Task, config: LoopConfig, folder: Path, *, device: str = "cpu", stop_after_s: float = math.inf) -> int:
+    """Train until `config.steps` or until `stop_after_s` seconds have passed; resume from `folder` if it has a checkpoint.
+
+    Writes ``checkpoint.pt`` (atomically), ``log.jsonl`` and, through `task.save`, ``model/``.
+
+    Returns
+    -------
+    int
+        Steps done in all.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model = task.model.to(device).train()
+    optimiser = torch.optim.AdamW(
+        parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=config.betas
+    )
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    average = EMAModel(trained, decay=config.ema_decay, use_ema_warmup=True, power=0.75) if config.ema_decay else None
+    step, seconds = 0, 0.0
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        for parameter, saved in zip(trained, state["parameters"], strict=True):
+            parameter.data.copy_(saved)
+        optimiser.load_state_dict(state["optimiser"])
+        if average is not None:
+            average.load_state_dict(state["average"])
+        step, seconds = state["step"], state["seconds"]
+    log = (folder / "log.jsonl").open("a", encoding="utf-8")
+
+    def record(**figures: Any) -> None:
+        line = {"step": step, "samples": step * config.batch_size, "seconds": round(seconds, 1), **figures}
+        log.write(json.dumps(line) + "\n")
+        log.flush()
+        print(line, flush=True)
+
+    def evaluate() -> None:
+        model.eval()
+        if average is not None:
+            average.store(trained)
+            average.copy_to(trained)
+        with torch.inference_mode():
+            record(**{f"valid_{name}": round(value, 4) for name, value in task.evaluate().items()})
+        task.save(folder / "model")
+        if average is not None:
+            average.restore(trained)
+        model.train()
+
+    def save() -> None:
+        state = {
+            "parameters": [parameter.data for parameter in trained],
+            "optimiser": optimiser.state_dict(),
+            "average": average.state_dict() if average is not None else {},
+            "step": step,
+            "seconds": seconds,
+            "config": asdict(config),
+        }
+        temporary = checkpoint.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, checkpoint)
+
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    started = time.monotonic()
+    figures: dict[str, list[float]] = {}
+    while step < config.steps and not stopping and time.monotonic() - started < stop_after_s:
+        before = time.monotonic()
+        for group in optimiser.param_groups:
+            group["lr"] = config.learning_rate * learning_rate_factor(step, config)
+        batch = task.batch(np.random.default_rng([config.seed, step]), config.batch_size)
+        torch.manual_seed(config.seed * 1_000_003 + step)
+        with torch.autocast(device.split(":")[0], dtype=torch.bfloat16, enabled=config.bf16):
+            loss, extra = task.loss(batch)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
+        if torch.isfinite(norm):
+            optimiser.step()
+            if average is not None:
+                average.step(trained)
+        step += 1
+        seconds += time.monotonic() - before
+        for name, value in {"loss": float(loss.detach()), "norm": float(norm), **extra}.items():
+            figures.setdefault(name, []).append(value)
+        if step % config.log_every == 0:
+            record(**{name: round(float(np.nanmean(values)), 5) for name, values in figures.items()})
+            figures = {}
+        if step % config.evaluate_every == 0 or step == config.steps:
+            evaluate()
+        if step % config.save_every == 0:
+            save()
+    save()
+    if step % config.evaluate_every != 0 and step < config.steps:
+        evaluate()
+    log.close()
+    return step

@@ -1,0 +1,1614 @@
+"""The designer: writes an instruction and its plan for a recording, from knowledge of everyday scenes.
+
+The knowledge is data in ``training/scenes``, all of it written for this project:
+
+``labels.yaml``
+    Every label of the clip bank by category, with a noun and 3 to 6 short paraphrases.
+``settings.yaml``
+    Groups of labels, and the kinds of place (woodland, kitchen, …) that give every category a verdict.
+``wordings.yaml``
+    How people ask: sentence templates by style and split, direct requests, constraints, requests that need a question.
+every other ``*.yaml``
+    A list of scenes::
+
+        - name: serene beach                 # unique; its hash decides the split unless `split:` is given
+          setting: coast                     # a key of settings.yaml
+          phrases: [a serene beach, …]       # at least 4 noun phrases with article, in no other scene
+          moods: [serene, soothing]          # optional, two adjectives
+          belongs:                           # most typical first
+            - waves lapping = sea waves | medium | front/right
+            - {label: seagulls calling, like: seagull calling, gain_db: [2, 4], directions: [left], role: key}
+          fits: [], soften: [], clashes: []  # labels, @groups or categories; they go before the setting's
+          room: {kind: hall, level: 6}       # optional: none, small or hall; else the setting's
+          timbre: muffled                    # optional: what the scene does to sounds
+
+    A short form of `belongs` is ``WORDING [= BANK LABEL] | LOUDNESS | DIRECTION/DIRECTION | ROLE``; the parts after
+    the wording may be left out. Loudness is faint, soft, medium, loud or dominant. To add a scene, add an entry.
+
+`design` is a pure function of its random generator and its inputs: the same seed gives the same design.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.steps import DIRECTIONS, Operation, Step, Timbre
+
+SCENES_FOLDER = Path(__file__).parent / "scenes"
+
+SPLITS = ("train", "valid", "test")
+TRAIN_PERCENT, VALID_PERCENT = 85, 5
+"""Share of scenes by hash of their name; the rest is test."""
+
+KIND_SHARES = {"scene": 0.66, "direct": 0.15, "mixed": 0.12, "question": 0.07}
+CONSTRAINT_SHARE = 0.22
+"""Share of scene and direct designs whose instruction carries a constraint."""
+STYLE_SHARES = {
+    "plain": 0.36,
+    "terse": 0.10,
+    "chatty": 0.12,
+    "technical": 0.08,
+    "first person": 0.14,
+    "mood and place": 0.09,
+    "mood only": 0.03,
+    "story": 0.08,
+}
+SHARED_WORDING_SHARE = 0.30
+"""How often a style that has wordings common to all splits uses one of them."""
+MISSPELT_SHARE = 0.06
+PLAN_LENGTH_SHARES = {1: 0.02, 2: 0.14, 3: 0.35, 4: 0.32, 5: 0.13, 6: 0.04}
+ADD_COUNT_SHARES = {0: 0.04, 1: 0.42, 2: 0.45, 3: 0.09}
+MAX_STEPS = 6
+MAX_ADDS = 3
+REMOVE_SHARE = 0.82
+"""How often a clashing sound is removed; otherwise it is turned far down."""
+EXTRACT_SHARE = 0.30
+"""How often one kept sound is extracted where everything else would be removed."""
+NAMED_DIRECTION_SHARE = 0.30
+"""How often a step names the known direction of an existing sound (a change of direction always does)."""
+OFF_LIST_DIRECTION_SHARE = 0.12
+"""How often an added sound leaves the directions that its scene prefers, for any of the five."""
+ADD_FALLBACK_DIRECTIONS = {
+    "left": 0.36,
+    "front": 0.20,
+    "right": 0.36,
+    "left front": 0.04,
+    "right front": 0.04,
+}
+ROOM_REVERB_SHARE = 0.30
+SCENE_TIMBRE_SHARE = 0.65
+PARAPHRASE_SHARE = 0.40
+"""How often an added sound that the scene names by its bank label is worded otherwise."""
+DIRECT_OPERATION_SHARES = {
+    "louder": 0.20,
+    "quieter": 0.20,
+    "remove": 0.17,
+    "direction": 0.15,
+    "add": 0.09,
+    "reverb": 0.06,
+    "timbre": 0.06,
+    "later": 0.03,
+    "earlier": 0.02,
+    "extract": 0.02,
+}
+VAGUE_SHARE = 0.35
+"""How often a direct request that has wordings without a number uses one."""
+DIRECT_COUNT_SHARES = {1: 0.38, 2: 0.42, 3: 0.20}
+QUESTION_SHARES = {
+    "opposites": 0.36,
+    "scene clash": 0.12,
+    "empty": 0.18,
+    "off topic": 0.10,
+    "reversal": 0.10,
+    "absent": 0.08,
+    "nothing left": 0.06,
+}
+BELONGS_WEIGHT, FITS_WEIGHT = 9.0, 1.5
+"""How much a present sound that belongs or fits raises the chance that a scene is picked (a scene starts at 1)."""
+
+LOUDNESS_DB: dict[str, tuple[int, int]] = {
+    "faint": (-2, 1),
+    "soft": (1, 2),
+    "medium": (1, 3),
+    "loud": (2, 4),
+    "dominant": (4, 6),
+}
+"""Level in dB at which a sound is added, both ends included, by the scene's word for it."""
+
+CATEGORY_NOUNS = {
+    "animal": "animals",
+    "human": "people",
+    "instrument": "music",
+    "vehicle": "vehicles",
+    "alarm": "alarms",
+    "machine": "machines",
+}
+"""What a person calls a category in a constraint such as "no animals"."""
+
+_T = TypeVar("_T")
+
+
+# --- the knowledge as files ---------------------------------------------------------------------------------------
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LabelWords(_Strict):
+    """How a bank label is said.
+
+    Attributes
+    ----------
+    noun
+        The sound's source, to be used after "the".
+    words
+        3 to 6 paraphrases.
+    """
+
+    noun: str = Field(min_length=2)
+    words: tuple[str, ...] = Field(min_length=3, max_length=6)
+
+
+class Group(_Strict):
+    """A named set of bank labels."""
+
+    noun: str = Field(min_length=2)
+    labels: tuple[str, ...] = Field(min_length=1)
+
+
+class Room(_Strict):
+    """The room of a scene: its kind and a reverberation level, 0 (dry) to 10."""
+
+    kind: Literal["none", "small", "hall"]
+    level: int = Field(ge=0, le=10)
+
+
+class _Verdicts(_Strict):
+    fits: tuple[str, ...] = ()
+    soften: tuple[str, ...] = ()
+    clashes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _once_each(self) -> _Verdicts:
+        names = [*self.fits, *self.soften, *self.clashes]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} is listed twice among fits, soften and clashes")
+        return self
+
+
+class Setting(_Verdicts):
+    """A kind of place that scenes share; gives every category a verdict."""
+
+    room: Room
+
+
+def _read_belonging(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    wording, *rest = (part.strip() for part in value.split("|"))
+    label, _, like = (part.strip() for part in wording.partition("="))
+    entry: dict[str, Any] = {"label": label, "like": like}
+    if len(rest) > 3:
+        raise ValueError(f"{value!r} has more than three parts after the wording")
+    if rest:
+        if rest[0] not in LOUDNESS_DB:
+            raise ValueError(f"loudness {rest[0]!r} in {value!r} is none of {', '.join(LOUDNESS_DB)}")
+        entry["gain_db"] = LOUDNESS_DB[rest[0]]
+    if len(rest) > 1:
+        entry["directions"] = [direction.strip() for direction in rest[1].split("/")]
+    if len(rest) > 2:
+        entry["role"] = rest[2]
+    return entry
+
+
+class Belonging(_Strict):
+    """A sound that belongs to a scene.
+
+    Attributes
+    ----------
+    label
+        Its name in plans; any natural wording.
+    like
+        The bank label it stands for; empty where `label` is a bank label or one of its paraphrases.
+    gain_db
+        Lowest and highest level at which it is added, dB; or a word of `LOUDNESS_DB`.
+    directions
+        Preferred directions, best first; empty for any.
+    role
+        ``key`` sounds make the scene and are added first, ``detail`` sounds fill it.
+        Empty: the first two of a scene are key.
+    """
+
+    label: str = Field(min_length=2, max_length=60)
+    like: str = ""
+    gain_db: tuple[int, int] = LOUDNESS_DB["medium"]
+    directions: tuple[Literal["left", "left front", "front", "right front", "right"], ...] = ()
+    role: Literal["key", "detail", ""] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _loudness_word(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("gain_db") in LOUDNESS_DB:
+            return values | {"gain_db": LOUDNESS_DB[values["gain_db"]]}
+        return values
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Belonging:
+        low, high = self.gain_db
+        if not -24 <= low <= high <= 24:
+            raise ValueError(
+                f"gain_db must be a range within -24 to 24 dB, low end first, not {low} to {high}"
+            )
+        return self
+
+
+class Scene(_Verdicts):
+    """One everyday scene; see the module's docstring for the fields."""
+
+    name: str = Field(min_length=3)
+    setting: str
+    phrases: tuple[str, ...] = Field(min_length=4)
+    moods: tuple[str, ...] = ()
+    belongs: tuple[Annotated[Belonging, BeforeValidator(_read_belonging)], ...] = Field(min_length=3)
+    room: Room | None = None
+    timbre: Timbre | None = None
+    split: Literal["train", "valid", "test", ""] = ""
+
+    @property
+    def effective_split(self) -> str:
+        """The split given, else the one that the name's hash falls into."""
+        if self.split:
+            return self.split
+        percent = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "big") % 100
+        if percent < TRAIN_PERCENT:
+            return "train"
+        return "valid" if percent < TRAIN_PERCENT + VALID_PERCENT else "test"
+
+
+class Templates(_Strict):
+    """Wordings by split: `shared` serves all, `train` also valid, `test` only test."""
+
+    train: tuple[str, ...] = Field(min_length=1)
+    test: tuple[str, ...] = Field(min_length=1)
+    shared: tuple[str, ...] = ()
+    resolutions: tuple[str, ...] = ()
+
+    def own(self, split: str) -> tuple[str, ...]:
+        """The wordings that belong to a split alone."""
+        return self.test if split == "test" else self.train
+
+
+class Vague(_Strict):
+    """A wording without a number, and the number it stands for."""
+
+    words: str
+    value: int
+
+
+class Opposites(_Strict):
+    """Pairs of qualities that exclude each other, by split."""
+
+    train: tuple[tuple[str, str], ...]
+    test: tuple[tuple[str, str], ...]
+
+
+class Wordings(_Strict):
+    """The content of ``wordings.yaml``."""
+
+    scene: dict[str, Templates]
+    constraint: dict[str, Templates]
+    direct: dict[str, Templates]
+    vague: dict[str, tuple[Vague, ...]]
+    timbre_words: dict[Timbre, tuple[str, ...]]
+    where_words: dict[str, tuple[str, ...]]
+    joiners: tuple[str, ...]
+    opposites: Opposites
+    contradiction: Templates
+    scene_clash: Templates
+    empty: Templates
+    off_topic: Templates
+    reversal: Templates
+    absent: Templates
+    nothing_left: Templates
+
+
+class _Labels(_Strict):
+    categories: dict[str, dict[str, LabelWords]]
+
+
+class _Settings(_Strict):
+    groups: dict[str, Group]
+    settings: dict[str, Setting]
+
+
+class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """A safe loader that refuses a key given twice, which YAML would silently overwrite."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _fail(message: str, hint: str, where: str = "") -> SmartDJError:
+    return SmartDJError(ErrorCode.USAGE, message, hint, where)
+
+
+def _load_yaml(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except OSError as error:
+        raise _fail(f"{path} can't be read: {error.strerror}", "Check the folder of scenes.") from error
+    except yaml.YAMLError as error:
+        text = " ".join(str(error).split())
+        raise _fail(f"{path.name} is not valid YAML: {text}", "Mend the line named.") from error
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _validate(model: type[_Model], data: Any, path: Path, what: str) -> _Model:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise _fail(
+            f"{path.name}: {what}{': ' + where if where else ''}: {first['msg']}",
+            "training/designer.py says how an entry is written.",
+            where,
+        ) from error
+
+
+# --- the knowledge in use -----------------------------------------------------------------------------------------
+
+
+class Verdict(IntEnum):
+    """What a scene thinks of a sound."""
+
+    BELONGS = 0
+    FITS = 1
+    SOFTEN = 2
+    CLASHES = 3
+
+
+class SceneKnowledge:
+    """All that the designer knows: labels and their wordings, settings, scenes, sentence templates.
+
+    Raises
+    ------
+    SmartDJError
+        USAGE, naming file, entry and field, where the data contradict the format or each other.
+    """
+
+    def __init__(
+        self,
+        labels: Mapping[str, Mapping[str, LabelWords]],
+        groups: Mapping[str, Group],
+        settings: Mapping[str, Setting],
+        scenes: Sequence[Scene],
+        wordings: Wordings,
+    ) -> None:
+        self._words = {label: words for members in labels.values() for label, words in members.items()}
+        self._category = {label: category for category, members in labels.items() for label in members}
+        self.categories = tuple(labels)
+        self.labels = tuple(self._words)
+        self.groups = dict(groups)
+        self.settings = dict(settings)
+        self.wordings = wordings
+        self._scenes = {scene.name: scene for scene in scenes}
+        self._bank_label: dict[str, str] = {}
+        self._check_labels()
+        self._check_selectors()
+        self._check_scenes(scenes)
+        self._verdicts = {scene.name: self._verdicts_of(scene) for scene in scenes}
+
+    @classmethod
+    def load(cls, folder: Path = SCENES_FOLDER) -> SceneKnowledge:
+        """Read and check a folder of scenes."""
+        path = folder / "labels.yaml"
+        labels = _validate(_Labels, {"categories": _load_yaml(path)}, path, "labels").categories
+        path = folder / "settings.yaml"
+        settings = _validate(_Settings, _load_yaml(path), path, "settings")
+        path = folder / "wordings.yaml"
+        wordings = _validate(Wordings, _load_yaml(path), path, "wordings")
+        scenes: list[Scene] = []
+        for path in sorted(folder.glob("*.yaml")):
+            if path.stem in ("labels", "settings", "wordings"):
+                continue
+            entries = _load_yaml(path)
+            if not isinstance(entries, list):
+                raise _fail(f"{path.name} is not a list of scenes", "Begin each scene with '- name: …'.")
+            for index, entry in enumerate(entries):
+                name = entry.get("name", index) if isinstance(entry, dict) else index
+                scenes.append(_validate(Scene, entry, path, f"scene {name!r}"))
+        return cls(labels, settings.groups, settings.settings, scenes, wordings)
+
+    # checks
+
+    def _check_labels(self) -> None:
+        for label in self._words:
+            self._bank_label[label] = label
+        for label, words in self._words.items():
+            for word in words.words:
+                if self._bank_label.setdefault(word, label) != label or word != word.lower():
+                    raise _fail(
+                        f"labels.yaml: {word!r} of {label!r} also means {self._bank_label[word]!r} or has capitals",
+                        "Each wording belongs to one label and is in lower case.",
+                    )
+
+    def _check_selectors(self) -> None:
+        for name, group in self.groups.items():
+            for label in group.labels:
+                if label not in self._words:
+                    raise _fail(
+                        f"settings.yaml: group {name!r} names {label!r}, no bank label", "See labels.yaml."
+                    )
+        for name, setting in self.settings.items():
+            self._check_verdicts(setting, f"settings.yaml: setting {name!r}")
+            given = {*setting.fits, *setting.soften, *setting.clashes}
+            missing = [category for category in self.categories if category not in given]
+            if missing:
+                raise _fail(
+                    f"settings.yaml: setting {name!r} gives no verdict on {', '.join(missing)}",
+                    "Put each category under fits, soften or clashes.",
+                )
+
+    def _check_verdicts(self, verdicts: _Verdicts, where: str) -> None:
+        for selector in (*verdicts.fits, *verdicts.soften, *verdicts.clashes):
+            known = (
+                selector[1:] in self.groups
+                if selector.startswith("@")
+                else selector in self._words or selector in self.categories
+            )
+            if not known:
+                raise _fail(f"{where} names {selector!r}, no label, @group or category", "See labels.yaml.")
+
+    def _check_scenes(self, scenes: Sequence[Scene]) -> None:
+        if len(self._scenes) != len(scenes):
+            names = [scene.name for scene in scenes]
+            raise _fail(
+                f"scene {next(n for n in names if names.count(n) > 1)!r} is there twice", "Rename one."
+            )
+        phrases: dict[str, str] = {}
+        for scene in scenes:
+            where = f"scene {scene.name!r}"
+            if scene.setting not in self.settings:
+                raise _fail(
+                    f"{where}: setting {scene.setting!r} is unknown", f"One of {', '.join(self.settings)}."
+                )
+            self._check_verdicts(scene, where)
+            for phrase in scene.phrases:
+                if phrases.setdefault(phrase.lower(), scene.name) != scene.name:
+                    raise _fail(
+                        f"{where}: phrase {phrase!r} is also in {phrases[phrase.lower()]!r}", "Reword one."
+                    )
+            seen: set[str] = set()
+            for entry in scene.belongs:
+                like = entry.like or self._bank_label.get(entry.label, "")
+                if like not in self._words:
+                    raise _fail(
+                        f"{where}: {entry.label!r} is like {like or 'nothing'!r}, which is no bank label",
+                        "Say which bank label it sounds like: 'WORDING = BANK LABEL'.",
+                    )
+                if self._bank_label.setdefault(entry.label, like) != like:
+                    raise _fail(
+                        f"{where}: {entry.label!r} is like {like!r} here but {self._bank_label[entry.label]!r} elsewhere",
+                        "A wording stands for one bank label; reword one of them.",
+                    )
+                if like in seen:
+                    raise _fail(f"{where}: {like!r} belongs twice", "Name each bank label once in a scene.")
+                seen.add(like)
+
+    # verdicts
+
+    def _verdicts_of(self, scene: Scene) -> dict[str, Verdict]:
+        verdicts: dict[str, Verdict] = {}
+        scopes: tuple[_Verdicts, ...] = (scene, self.settings[scene.setting])
+        # From the weakest word to the strongest, each overwriting: category, @group, label; setting, then scene.
+        for scope in reversed(scopes):
+            lists = (
+                (Verdict.CLASHES, scope.clashes),
+                (Verdict.SOFTEN, scope.soften),
+                (Verdict.FITS, scope.fits),
+            )
+            for rank in ("category", "group", "label"):
+                for verdict, selectors in lists:
+                    for selector in selectors:
+                        if self._rank(selector) == rank:
+                            verdicts.update(dict.fromkeys(self.select(selector), verdict))
+        verdicts.update({self.like(entry): Verdict.BELONGS for entry in scene.belongs})
+        return verdicts
+
+    def _rank(self, selector: str) -> str:
+        if selector.startswith("@"):
+            return "group"
+        return "label" if selector in self._words else "category"
+
+    def select(self, selector: str) -> tuple[str, ...]:
+        """The bank labels that a label, @group or category stands for."""
+        if selector.startswith("@"):
+            return self.groups[selector[1:]].labels
+        if selector in self._words:
+            return (selector,)
+        return tuple(label for label, category in self._category.items() if category == selector)
+
+    def verdict(self, scene: Scene, label: str) -> Verdict:
+        """What a scene thinks of a sound; a sound that nothing is known about fits."""
+        return self._verdicts[scene.name].get(self.bank_label(label) or "", Verdict.FITS)
+
+    def room(self, scene: Scene) -> Room:
+        """The scene's room, else its setting's."""
+        return scene.room or self.settings[scene.setting].room
+
+    # words
+
+    def scenes(self, split: str) -> tuple[Scene, ...]:
+        """The scenes of a split: ``train``, ``valid`` or ``test``; ``all`` for every one."""
+        return tuple(s for s in self._scenes.values() if split in ("all", s.effective_split))
+
+    def scene(self, name: str) -> Scene:
+        """The scene of that name."""
+        return self._scenes[name]
+
+    def bank_label(self, wording: str) -> str | None:
+        """The bank label that a label, paraphrase or scene wording stands for; None where unknown."""
+        return self._bank_label.get(wording.lower())
+
+    def like(self, entry: Belonging) -> str:
+        """The bank label of a sound that belongs to a scene."""
+        return self._bank_label[entry.label]
+
+    def category(self, label: str) -> str:
+        """The category of a bank label, or of what stands for one; empty where unknown."""
+        return self._category.get(self.bank_label(label) or "", "")
+
+    def words(self, label: str) -> tuple[str, ...]:
+        """A bank label and all its paraphrases, clauses such as "a dog barks" among them."""
+        return (label, *self._words[label].words)
+
+    def names(self, label: str) -> tuple[str, ...]:
+        """A bank label and those of its paraphrases that can follow "the sound of"."""
+        return tuple(
+            w for w in self.words(label) if not w.startswith(("a ", "an ", "someone ", "something "))
+        )
+
+    def noun(self, label: str) -> str:
+        """What a person calls a sound, to be used after "the"; the wording itself where nothing is known."""
+        bank = self.bank_label(label)
+        return self._words[bank].noun if bank else label
+
+    @cached_property
+    def _score_matrices(self) -> dict[str, np.ndarray]:
+        columns = self.labels
+        matrices = {}
+        for split in (*SPLITS, "all"):
+            rows = [[self._verdicts[s.name][label] for label in columns] for s in self.scenes(split)]
+            verdicts = np.array(rows, dtype=np.int8).reshape(len(rows), len(columns))
+            matrices[split] = BELONGS_WEIGHT * (verdicts == Verdict.BELONGS) + FITS_WEIGHT * (
+                verdicts == Verdict.FITS
+            )
+        return matrices
+
+    @cached_property
+    def _column(self) -> dict[str, int]:
+        return {label: index for index, label in enumerate(self.labels)}
+
+    def scene_weights(self, present: Iterable[str], split: str) -> np.ndarray:
+        """How apt each scene of a split is for what is present.
+
+        Returns
+        -------
+        np.ndarray
+            (scenes of the split,), summing to 1, in the order of `scenes`.
+        """
+        columns = [self._column[bank] for bank in map(self.bank_label, present) if bank]
+        weights = 1.0 + self._score_matrices[split][:, columns].sum(axis=1)
+        return weights / weights.sum()
+
+
+@cache
+def default_knowledge() -> SceneKnowledge:
+    """The knowledge in this folder, loaded once."""
+    return SceneKnowledge.load()
+
+
+# --- what a design is ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ScenePresent:
+    """A sound in the recording.
+
+    Attributes
+    ----------
+    label
+        Its name; plans use it as it is. A bank label or any wording that `SceneKnowledge.bank_label` knows.
+    azimuth_deg
+        Where it is, −90 (left) to 90 (right); None where unknown.
+    """
+
+    label: str
+    azimuth_deg: float | None
+
+
+class ConstraintKind(StrEnum):
+    """What an instruction can forbid."""
+
+    KEEP = "keep"
+    UNTOUCHED = "untouched"
+    CLEAR_SIDE = "clear_side"
+    NO_ADD_SIDE = "no_add_side"
+    NO_ADD = "no_add"
+    ONLY_ADD = "only_add"
+    EXCLUDE = "exclude"
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A condition that a plan must meet.
+
+    Attributes
+    ----------
+    kind
+        Which condition.
+    labels
+        Bank labels (or unknown names) that KEEP, UNTOUCHED and EXCLUDE speak of.
+    side
+        ``left`` or ``right`` for CLEAR_SIDE and NO_ADD_SIDE.
+    """
+
+    kind: ConstraintKind
+    labels: tuple[str, ...] = ()
+    side: str = ""
+
+
+@dataclass(frozen=True)
+class Design:
+    """An instruction and what it means.
+
+    Attributes
+    ----------
+    instruction
+        What a person says.
+    scene
+        Name of the scene; empty for direct requests and most questions.
+    steps
+        The plan; empty for a question.
+    kind
+        ``scene``, ``direct``, ``mixed`` or ``question``.
+    question
+        What to ask back; empty unless kind is ``question``.
+    choices
+        Two or three instructions that would work; empty unless kind is ``question``.
+    constraints
+        What the instruction forbids; the steps honour it.
+    style
+        The style of wording, or the sort of question.
+    """
+
+    instruction: str
+    scene: str
+    steps: tuple[Step, ...]
+    kind: str
+    question: str = ""
+    choices: tuple[str, ...] = ()
+    constraints: tuple[Constraint, ...] = field(default=())
+    style: str = ""
+
+
+def _on_side(azimuth_deg: float | None, side: str) -> bool:
+    return azimuth_deg is not None and (azimuth_deg < 0 if side == "left" else azimuth_deg > 0)
+
+
+def violations(
+    steps: Sequence[Step],
+    present: Sequence[ScenePresent],
+    constraints: Sequence[Constraint],
+    knowledge: SceneKnowledge,
+) -> list[str]:
+    """Say how a plan breaks an instruction's constraints; an empty list means that it honours them."""
+
+    def key(label: str) -> str:
+        return knowledge.bank_label(label) or label
+
+    found: list[str] = []
+    existing = [(step, key(step.target)) for step in steps if step.operation is not Operation.ADD]
+    adds = [(step, key(step.target)) for step in steps if step.operation is Operation.ADD]
+    removed = {name for step, name in existing if step.operation is Operation.REMOVE}
+    for step, name in existing:
+        if step.operation is Operation.EXTRACT:
+            removed |= {key(sound.label) for sound in present} - {name}
+    moved = {name: step.to_azimuth_deg for step, name in existing if step.operation is Operation.DIRECTION}
+    lowered = {name for s, name in existing if s.operation is Operation.VOLUME and (s.gain_db or 0) < 0}
+    for constraint in constraints:
+        named = set(constraint.labels)
+        match constraint.kind:
+            case ConstraintKind.KEEP:
+                found += [f"{name} was to be kept" for name in sorted(named & (removed | lowered))]
+            case ConstraintKind.UNTOUCHED:
+                touched = {name for _, name in existing} | removed
+                found += [f"{name} was not to be touched" for name in sorted(named & touched)]
+            case ConstraintKind.CLEAR_SIDE:
+                stay = [(key(s.label), s.azimuth_deg) for s in present if key(s.label) not in removed]
+                places = [(name, moved.get(name, azimuth)) for name, azimuth in stay]
+                places += [(name, step.azimuth_deg) for step, name in adds]
+                found += [
+                    f"{n} is on the {constraint.side}" for n, a in places if _on_side(a, constraint.side)
+                ]
+            case ConstraintKind.NO_ADD_SIDE:
+                found += [
+                    f"{n} is added on the {constraint.side}"
+                    for s, n in adds
+                    if _on_side(s.azimuth_deg, constraint.side)
+                ]
+            case ConstraintKind.NO_ADD:
+                found += [f"{name} is added" for _, name in adds]
+            case ConstraintKind.ONLY_ADD:
+                found += [f"{name} is changed" for _, name in existing]
+            case ConstraintKind.EXCLUDE:
+                left = {key(sound.label) for sound in present} - removed
+                found += [
+                    f"{name} was to be absent" for name in sorted(named & (left | {n for _, n in adds}))
+                ]
+    return found
+
+
+# --- chance -------------------------------------------------------------------------------------------------------
+
+
+def _pick(rng: np.random.Generator, items: Sequence[_T]) -> _T:
+    return items[int(rng.integers(len(items)))]
+
+
+def _draw(rng: np.random.Generator, shares: Mapping[_T, float]) -> _T:
+    keys = list(shares)
+    weights = np.array([shares[key] for key in keys])
+    return keys[int(rng.choice(len(keys), p=weights / weights.sum()))]
+
+
+def _chance(rng: np.random.Generator, probability: float) -> bool:
+    return bool(rng.random() < probability)
+
+
+def _between(rng: np.random.Generator, low: int, high: int) -> int:
+    return int(rng.integers(low, high + 1))
+
+
+def _shuffled(rng: np.random.Generator, items: Sequence[_T]) -> list[_T]:
+    return [items[i] for i in rng.permutation(len(items))]
+
+
+# --- the plan of a scene ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Sound:
+    """A distinct sound of the recording: its name, the key by which it is known, and where it is, if one place."""
+
+    name: str
+    key: str
+    azimuth_deg: float | None
+
+
+def _distinct(present: Sequence[ScenePresent], knowledge: SceneKnowledge) -> list[_Sound]:
+    """Merge sounds of one label; where their places differ the place is left unsaid, so that a step means both."""
+    sounds: dict[str, _Sound] = {}
+    for sound in present:
+        key = knowledge.bank_label(sound.label) or sound.label.lower()
+        known = sounds.get(key)
+        if known is None:
+            sounds[key] = _Sound(sound.label, key, sound.azimuth_deg)
+        elif known.azimuth_deg != sound.azimuth_deg:
+            sounds[key] = _Sound(known.name, key, None)
+    return list(sounds.values())
+
+
+def _named_azimuth(azimuth_deg: float | None) -> float | None:
+    """The nearest of the five named directions."""
+    if azimuth_deg is None:
+        return None
+    return min(DIRECTIONS.values(), key=lambda named: abs(named - azimuth_deg))
+
+
+def _heard_at(rng: np.random.Generator, sound: _Sound) -> float | None:
+    return _named_azimuth(sound.azimuth_deg) if _chance(rng, NAMED_DIRECTION_SHARE) else None
+
+
+def _allowed_azimuths(constraints: Sequence[Constraint], *, adding: bool) -> list[float]:
+    kinds = {ConstraintKind.CLEAR_SIDE} | ({ConstraintKind.NO_ADD_SIDE} if adding else set())
+    closed = [c.side for c in constraints if c.kind in kinds]
+    return [a for a in DIRECTIONS.values() if not any(_on_side(a, side) for side in closed)]
+
+
+def _other_azimuth(rng: np.random.Generator, sound: _Sound, allowed: Sequence[float]) -> float:
+    """A named direction for a sound to move to: rather far from where it is."""
+    here = _named_azimuth(sound.azimuth_deg)
+    options = [a for a in allowed if a != here]
+    weights = np.array(
+        [(1.0 if a in (-90.0, 0.0, 90.0) else 0.25) * (1.0 + abs(a - (here or 0.0)) / 90.0) for a in options]
+    )
+    return options[int(rng.choice(len(options), p=weights / weights.sum()))]
+
+
+def _add_step(
+    rng: np.random.Generator,
+    entry: Belonging,
+    knowledge: SceneKnowledge,
+    allowed: Sequence[float],
+    used: set[float],
+) -> Step:
+    bank = knowledge.like(entry)
+    name = entry.label
+    if name == bank and _chance(rng, PARAPHRASE_SHARE):
+        name = _pick(rng, knowledge.names(bank))
+    if entry.directions and not _chance(rng, OFF_LIST_DIRECTION_SHARE):
+        wanted = [DIRECTIONS[direction] for direction in entry.directions]
+        wanted = [a for a in wanted if a in allowed and a not in used] or [a for a in wanted if a in allowed]
+    else:
+        wanted = []
+    if wanted:
+        azimuth = wanted[0] if _chance(rng, 0.7) else _pick(rng, wanted)
+    else:
+        fallback = {
+            DIRECTIONS[n]: share for n, share in ADD_FALLBACK_DIRECTIONS.items() if DIRECTIONS[n] in allowed
+        }
+        free = {a: share for a, share in fallback.items() if a not in used}
+        azimuth = _draw(rng, free or fallback)
+    used.add(azimuth)
+    return Step(Operation.ADD, name, azimuth_deg=azimuth, gain_db=float(_between(rng, *entry.gain_db)))
+
+
+def _add_candidates(
+    rng: np.random.Generator, scene: Scene, taken: set[str], addable: set[str], knowledge: SceneKnowledge
+) -> list[Belonging]:
+    """What could be added, the likeliest first: key sounds tend to come before details."""
+    entries = []
+    for index, entry in enumerate(scene.belongs):
+        bank = knowledge.like(entry)
+        if bank in addable and bank not in taken:
+            is_key = entry.role == "key" if entry.role else index < 2
+            entries.append((float(rng.random()) + (0.45 if is_key else 0.0), entry))
+    entries.sort(key=lambda pair: -pair[0])
+    return [entry for _, entry in entries]
+
+
+def scene_plan(
+    rng: np.random.Generator,
+    scene: Scene,
+    present: Sequence[ScenePresent],
+    addable: Sequence[str],
+    knowledge: SceneKnowledge,
+    *,
+    constraints: Sequence[Constraint] = (),
+    reserved: Iterable[str] = (),
+    max_steps: int = MAX_STEPS,
+) -> tuple[Step, ...]:
+    """Plan how a recording becomes a scene; called again with another generator it gives another valid plan.
+
+    Parameters
+    ----------
+    rng
+        Source of chance.
+    scene
+        The goal.
+    present
+        What the recording holds.
+    addable
+        Bank labels (or wordings of them) of which there are clips to add.
+    knowledge
+        What is known of scenes.
+    constraints
+        Conditions to honour.
+    reserved
+        Bank labels that other steps of the same plan speak of; left alone, neither changed nor added.
+    max_steps
+        Longest plan, 1 to `MAX_STEPS`.
+
+    Returns
+    -------
+    tuple[Step, ...]
+        Empty only where the constraints leave nothing to do.
+    """
+    sounds = _distinct(present, knowledge)
+    held = set(reserved)
+    by_kind: dict[ConstraintKind, set[str]] = {kind: set() for kind in ConstraintKind}
+    for constraint in constraints:
+        by_kind[constraint.kind] |= set(constraint.labels)
+    kinds = {constraint.kind for constraint in constraints}
+    excluded = by_kind[ConstraintKind.EXCLUDE]
+    protected = by_kind[ConstraintKind.KEEP] | by_kind[ConstraintKind.UNTOUCHED]
+    frozen = held | by_kind[ConstraintKind.UNTOUCHED]
+    if ConstraintKind.ONLY_ADD in kinds:
+        frozen |= {sound.key for sound in sounds}
+
+    editable = [sound for sound in sounds if sound.key not in frozen]
+    verdicts = {sound.key: knowledge.verdict(scene, sound.name) for sound in sounds}
+    gone = [
+        s
+        for s in editable
+        if s.key in excluded or (verdicts[s.key] is Verdict.CLASHES and s.key not in protected)
+    ]
+    if gone and len(gone) == len(sounds):
+        # Something of the recording stays: the one that is not expressly excluded, or the first.
+        spare = [s for s in gone if s.key not in excluded] or gone
+        gone.remove(_pick(rng, spare))
+    gone_keys = {sound.key for sound in gone}
+    stay = [sound for sound in editable if sound.key not in gone_keys]
+
+    must: list[Step] = []
+    may: list[tuple[float, Step]] = []
+    stepped: set[str] = set()
+    move_to = _allowed_azimuths(constraints, adding=False)
+
+    lone = [sound for sound in sounds if sound.key not in gone_keys]
+    if (
+        gone
+        and len(lone) == 1
+        and _may_extract(lone[0], stay, protected, verdicts, constraints)
+        and _chance(rng, EXTRACT_SHARE)
+    ):
+        must.append(Step(Operation.EXTRACT, lone[0].name, azimuth_deg=_heard_at(rng, lone[0])))
+        stepped.add(lone[0].key)
+    else:
+        for sound in gone:
+            stepped.add(sound.key)
+            clear = ConstraintKind.CLEAR_SIDE in kinds
+            if sound.key in excluded or clear or _chance(rng, REMOVE_SHARE):
+                must.append(Step(Operation.REMOVE, sound.name, azimuth_deg=_heard_at(rng, sound)))
+            else:
+                gain_db = -float(_between(rng, 3, 8))
+                must.append(
+                    Step(Operation.VOLUME, sound.name, azimuth_deg=_heard_at(rng, sound), gain_db=gain_db)
+                )
+
+    for sound in stay:
+        if (
+            sound.key not in stepped
+            and sound.azimuth_deg is not None
+            and not _stays_clear(sound, constraints)
+        ):
+            goal = _other_azimuth(rng, sound, move_to)
+            must.append(
+                Step(Operation.DIRECTION, sound.name, _named_azimuth(sound.azimuth_deg), to_azimuth_deg=goal)
+            )
+            stepped.add(sound.key)
+
+    must = must[:max_steps]
+    room = knowledge.room(scene)
+    free = [sound for sound in stay if sound.key not in stepped]
+    for sound in _shuffled(rng, free):
+        may.append(
+            _gentle_change(rng, sound, verdicts[sound.key], sound.key in protected, move_to, scene, room)
+        )
+    may.sort(key=lambda pair: -pair[0])
+
+    adds: list[Step] = []
+    candidates: list[Belonging] = []
+    if ConstraintKind.NO_ADD not in kinds:
+        taken = {sound.key for sound in sounds} | held | excluded
+        available = {knowledge.bank_label(label) or label for label in addable}
+        candidates = _add_candidates(rng, scene, taken, available, knowledge)
+    length = min(max_steps, _draw(rng, PLAN_LENGTH_SHARES))
+    add_count = _draw(rng, ADD_COUNT_SHARES)
+    room_for_adds = max_steps - len(must)
+    # Prefer the drawn number of additions; the plan grows by changes of what stays, then by further additions.
+    add_count = min(add_count, max(length - len(must), 1 if add_count else 0), room_for_adds, len(candidates))
+    changes = [step for weight, step in may if weight > 0][: max(0, length - len(must) - add_count)]
+    while len(must) + len(changes) + add_count < length and add_count < min(MAX_ADDS, len(candidates)):
+        add_count += 1
+    rest = [step for weight, step in may if step not in changes]
+    changes += rest[: max(0, length - len(must) - len(changes) - add_count)]
+    if not must and not changes and not add_count:
+        changes = rest[:1]
+        add_count = 0 if changes else min(1, len(candidates))
+    used: set[float] = set()
+    add_to = _allowed_azimuths(constraints, adding=True)
+    for entry in candidates[:add_count]:
+        adds.append(_add_step(rng, entry, knowledge, add_to, used))
+    return _ordered(rng, must, changes, adds)
+
+
+def _may_extract(
+    sound: _Sound,
+    stay: Sequence[_Sound],
+    protected: set[str],
+    verdicts: Mapping[str, Verdict],
+    constraints: Sequence[Constraint],
+) -> bool:
+    """Whether keeping only this sound says the same as removing the others: it has to be one worth keeping."""
+    wanted = sound in stay and verdicts[sound.key] is not Verdict.CLASHES
+    return wanted and sound.key not in protected and _stays_clear(sound, constraints)
+
+
+def _stays_clear(sound: _Sound, constraints: Sequence[Constraint]) -> bool:
+    sides = [c.side for c in constraints if c.kind is ConstraintKind.CLEAR_SIDE]
+    return not any(_on_side(sound.azimuth_deg, side) for side in sides)
+
+
+def _gentle_change(
+    rng: np.random.Generator,
+    sound: _Sound,
+    verdict: Verdict,
+    is_protected: bool,
+    move_to: Sequence[float],
+    scene: Scene,
+    room: Room,
+) -> tuple[float, Step]:
+    """A change of a sound that stays, with its urgency: above 0 it is wanted, below 0 it only fills a short plan."""
+    here = _heard_at(rng, sound)
+    if scene.timbre is not None and _chance(rng, SCENE_TIMBRE_SHARE):
+        return 0.6 + float(rng.random()), Step(Operation.TIMBRE, sound.name, here, timbre=scene.timbre)
+    if room.kind == "hall" and verdict is not Verdict.CLASHES and _chance(rng, ROOM_REVERB_SHARE):
+        level = int(np.clip(room.level + _between(rng, -1, 1), 1, 10))
+        return 0.3 + float(rng.random()), Step(Operation.REVERB, sound.name, here, reverb_level=level)
+    if len(move_to) > 1 and _chance(rng, 0.16):
+        goal = _other_azimuth(rng, sound, move_to)
+        step = Step(Operation.DIRECTION, sound.name, _named_azimuth(sound.azimuth_deg), to_azimuth_deg=goal)
+        return 0.2 + float(rng.random()), step
+    if verdict is Verdict.BELONGS:
+        up = float(_between(rng, 1, 4))
+        return 0.5 + float(rng.random()), Step(Operation.VOLUME, sound.name, here, gain_db=up)
+    if verdict is Verdict.FITS or is_protected:
+        up = float(_between(rng, 1, 3))
+        down = -up if not is_protected and _chance(rng, 0.45) else up
+        return -1.0 + float(rng.random()) * 0.5, Step(Operation.VOLUME, sound.name, here, gain_db=down)
+    low, high = (1, 4) if verdict is Verdict.SOFTEN else (3, 8)
+    return 1.0 + float(rng.random()), Step(
+        Operation.VOLUME, sound.name, here, gain_db=-float(_between(rng, low, high))
+    )
+
+
+def _ordered(
+    rng: np.random.Generator, must: list[Step], changes: list[Step], adds: list[Step]
+) -> tuple[Step, ...]:
+    """Free order, as in the published plans, but an extraction before everything: it would swallow what was added."""
+    steps = must + changes + adds if _chance(rng, 0.5) else _shuffled(rng, must + changes + adds)
+    return tuple(sorted(steps, key=lambda step: step.operation is not Operation.EXTRACT))
+
+
+# --- words --------------------------------------------------------------------------------------------------------
+
+
+def _template(rng: np.random.Generator, templates: Templates, split: str) -> str:
+    if templates.shared and _chance(rng, SHARED_WORDING_SHARE):
+        return _pick(rng, templates.shared)
+    return _pick(rng, templates.own(split))
+
+
+def _bare(phrase: str) -> str:
+    return re.sub(r"^(a|an|the|some) ", "", phrase)
+
+
+def _scene_words(
+    rng: np.random.Generator, scene: Scene, knowledge: SceneKnowledge, split: str
+) -> tuple[str, str]:
+    """An instruction for a scene and the name of its style."""
+    style = _draw(rng, STYLE_SHARES)
+    if len(scene.moods) < 2 and "mood" in style:
+        style = "plain"
+    phrase = _pick(rng, scene.phrases)
+    moods = _shuffled(rng, scene.moods) if len(scene.moods) > 1 else ["", ""]
+    text = _template(rng, knowledge.wordings.scene[style], split)
+    return text.format(scene=phrase, bare=_bare(phrase), mood=moods[0], mood2=moods[1]), style
+
+
+def _misspelt(rng: np.random.Generator, text: str) -> str:
+    """One or two slips of the finger in words of five letters and more: a swap, a loss or a doubling."""
+    words = text.split(" ")
+    long = [i for i, word in enumerate(words) if len(word) > 4 and word.isalpha()]
+    for i in _shuffled(rng, long)[: _between(rng, 1, 2)]:
+        word = words[i]
+        at = _between(rng, 1, len(word) - 2)
+        slip = _between(rng, 0, 2)
+        if slip == 0:
+            word = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+        else:
+            word = word[:at] + word[at] * (2 if slip == 1 else 0) + word[at + 1 :]
+        words[i] = word
+    return " ".join(words)
+
+
+def _finished(rng: np.random.Generator, text: str) -> str:
+    """How people close a sentence: with or without a capital, a full stop, a typing error."""
+    if _chance(rng, MISSPELT_SHARE):
+        text = _misspelt(rng, text)
+    if _chance(rng, 0.5):
+        text = text[:1].upper() + text[1:]
+    if text[-1:].isalnum() and _chance(rng, 0.22):
+        text += "."
+    return text
+
+
+def _mention(
+    rng: np.random.Generator, sound: _Sound, sounds: Sequence[_Sound], knowledge: SceneKnowledge
+) -> str:
+    """What to call a sound after "the", so that it can't be taken for another one that is there."""
+    noun = knowledge.noun(sound.key)
+    if any(knowledge.noun(other.key) == noun for other in sounds if other.key != sound.key):
+        return sound.key
+    if knowledge.bank_label(sound.key) and _chance(rng, 0.2):
+        return _pick(rng, knowledge.names(sound.key))
+    return noun
+
+
+# --- direct requests ----------------------------------------------------------------------------------------------
+
+
+def _amount(rng: np.random.Generator) -> int:
+    return _pick(rng, (1, 2, 2, 3, 3, 3, 4, 4, 5, 6, 6, 8, 10, 12))
+
+
+def _request_on(
+    rng: np.random.Generator,
+    operation: str,
+    sound: _Sound,
+    sounds: Sequence[_Sound],
+    knowledge: SceneKnowledge,
+    split: str,
+) -> tuple[str, Step]:
+    """One request about an existing sound, and the step that it literally asks for."""
+    wordings = knowledge.wordings
+    noun = _mention(rng, sound, sounds, knowledge)
+    here = _named_azimuth(sound.azimuth_deg)
+    says_where = here is not None and _chance(rng, 0.18)
+    if says_where:
+        place = next(name for name, azimuth in DIRECTIONS.items() if azimuth == here)
+        noun = f"{noun} {'in' if place == 'front' else 'on'} the {place}"
+    at = here if says_where or _chance(rng, NAMED_DIRECTION_SHARE) else None
+    slots: dict[str, Any] = {"noun": noun}
+    vague = wordings.vague.get(operation, ())
+    chosen = _pick(rng, vague) if vague and _chance(rng, VAGUE_SHARE) else None
+    template = chosen.words if chosen else _template(rng, wordings.direct[operation], split)
+    match operation:
+        case "louder" | "quieter":
+            slots["db"] = chosen.value if chosen else _amount(rng)
+            sign = 1.0 if operation == "louder" else -1.0
+            step = Step(Operation.VOLUME, sound.name, at, gain_db=sign * slots["db"])
+        case "remove":
+            step = Step(Operation.REMOVE, sound.name, at)
+        case "extract":
+            step = Step(Operation.EXTRACT, sound.name, at)
+        case "direction":
+            goal = _other_azimuth(rng, sound, list(DIRECTIONS.values()))
+            name = next(name for name, azimuth in DIRECTIONS.items() if azimuth == goal)
+            slots["where"] = _pick(rng, wordings.where_words[name])
+            step = Step(Operation.DIRECTION, sound.name, here, to_azimuth_deg=goal)
+        case "later" | "earlier":
+            seconds = _pick(rng, (0.25, 0.5, 0.5, 1.0, 1.0, 1.5, 2.0, 2.0, 2.5, 3.0, 4.0))
+            slots["seconds"] = f"{seconds:g}"
+            step = Step(
+                Operation.SHIFT, sound.name, at, shift_s=seconds if operation == "later" else -seconds
+            )
+        case "reverb":
+            slots["level"] = chosen.value if chosen else _between(rng, 1, 10)
+            step = Step(Operation.REVERB, sound.name, at, reverb_level=slots["level"])
+        case _:
+            timbre = _pick(rng, list(Timbre))
+            slots["timbre"] = _pick(rng, wordings.timbre_words[timbre])
+            step = Step(Operation.TIMBRE, sound.name, at, timbre=timbre)
+    return template.format(**slots), step
+
+
+def _request_to_add(
+    rng: np.random.Generator, options: Sequence[str], knowledge: SceneKnowledge, split: str
+) -> tuple[str, Step]:
+    name = _pick(rng, knowledge.names(_pick(rng, options)))
+    where = _pick(rng, list(DIRECTIONS)) if _chance(rng, 0.3) else _pick(rng, ("left", "right", "front"))
+    template = _template(rng, knowledge.wordings.direct["add"], split)
+    gain_db = _between(rng, 1, 4) if "{db}" in template else 0
+    text = template.format(sound=name, where=_pick(rng, knowledge.wordings.where_words[where]), db=gain_db)
+    return text, Step(Operation.ADD, name, azimuth_deg=DIRECTIONS[where], gain_db=float(gain_db))
+
+
+def _direct_requests(
+    rng: np.random.Generator,
+    sounds: Sequence[_Sound],
+    addable: Sequence[str],
+    knowledge: SceneKnowledge,
+    split: str,
+    count: int,
+    *,
+    may_extract: bool,
+) -> list[tuple[str, Step]]:
+    """Requests on different sounds, with their steps; at least one original sound stays."""
+    requests: list[tuple[str, Step]] = []
+    free = _shuffled(rng, sounds)
+    present = {sound.key for sound in sounds}
+    absent = sorted({bank for bank in map(knowledge.bank_label, addable) if bank} - present)
+    removed = 0
+    while len(requests) < count and (free or absent):
+        shares = dict(DIRECT_OPERATION_SHARES)
+        if not free:
+            shares = {"add": 1.0}
+        if not absent:
+            shares.pop("add")
+        if removed + 1 >= len(sounds):
+            shares.pop("remove", None)
+        if not may_extract or count > 1 or len(sounds) < 2:
+            shares.pop("extract", None)
+        operation = _draw(rng, shares)
+        if operation == "add":
+            request = _request_to_add(rng, absent, knowledge, split)
+            absent.remove(knowledge.bank_label(request[1].target) or "")
+        else:
+            request = _request_on(rng, operation, free.pop(), sounds, knowledge, split)
+            removed += operation == "remove"
+        requests.append(request)
+    return requests
+
+
+def _joined(rng: np.random.Generator, texts: Sequence[str], knowledge: SceneKnowledge) -> str:
+    text = texts[0]
+    for following in texts[1:]:
+        text += _pick(rng, knowledge.wordings.joiners) + following
+    return text
+
+
+# --- constraints --------------------------------------------------------------------------------------------------
+
+
+def _voices(sounds: Sequence[_Sound], knowledge: SceneKnowledge) -> list[str]:
+    return [sound.key for sound in sounds if sound.key in knowledge.groups["speech"].labels]
+
+
+def _constraint(
+    rng: np.random.Generator,
+    scene: Scene | None,
+    sounds: Sequence[_Sound],
+    busy: set[str],
+    knowledge: SceneKnowledge,
+    split: str,
+) -> tuple[str, Constraint] | None:
+    """A clause and the constraint that it states; None where chance picks one that does not apply."""
+    free = [sound for sound in sounds if sound.key not in busy]
+    shares = {ConstraintKind.KEEP: 0.34, ConstraintKind.UNTOUCHED: 0.14, ConstraintKind.EXCLUDE: 0.16}
+    if scene is not None:
+        shares |= {
+            ConstraintKind.CLEAR_SIDE: 0.12,
+            ConstraintKind.NO_ADD_SIDE: 0.12,
+            ConstraintKind.NO_ADD: 0.06,
+            ConstraintKind.ONLY_ADD: 0.06,
+        }
+    else:
+        shares.pop(ConstraintKind.EXCLUDE)
+    kind = _draw(rng, shares)
+    labels: tuple[str, ...] = ()
+    side = noun = ""
+    match kind:
+        case ConstraintKind.KEEP | ConstraintKind.UNTOUCHED:
+            if not free:
+                return None
+            clashing = [s for s in free if scene and knowledge.verdict(scene, s.name) is Verdict.CLASHES]
+            sound = _pick(rng, clashing if clashing and _chance(rng, 0.6) else free)
+            voices = _voices(sounds, knowledge)
+            if sound.key in voices and not busy & set(voices) and _chance(rng, 0.5):
+                labels, noun = tuple(voices), "voice" if len(voices) == 1 else "voices"
+            else:
+                labels, noun = (sound.key,), _mention(rng, sound, sounds, knowledge)
+        case ConstraintKind.CLEAR_SIDE | ConstraintKind.NO_ADD_SIDE:
+            side = _pick(rng, ("left", "right"))
+        case ConstraintKind.EXCLUDE:
+            assert scene is not None
+            chosen = _excluded(rng, scene, sounds, knowledge)
+            if chosen is None:
+                return None
+            noun, labels = chosen
+        case _:
+            pass
+    text = _template(rng, knowledge.wordings.constraint[kind.value], split).format(noun=noun, side=side)
+    return text, Constraint(kind, labels, side)
+
+
+def _excluded(
+    rng: np.random.Generator, scene: Scene, sounds: Sequence[_Sound], knowledge: SceneKnowledge
+) -> tuple[str, tuple[str, ...]] | None:
+    """What an instruction rules out: a kind of sound, one that is there, or one that the scene would suggest."""
+    present = {sound.key for sound in sounds}
+    if _chance(rng, 0.35):
+        category = _pick(rng, list(CATEGORY_NOUNS))
+        labels = knowledge.select(category)
+        if present and not present - set(labels):
+            return None
+        return CATEGORY_NOUNS[category], labels
+    if len(sounds) > 1 and _chance(rng, 0.5):
+        sound = _pick(rng, sounds)
+        return _mention(rng, sound, sounds, knowledge), (sound.key,)
+    missing = [knowledge.like(entry) for entry in scene.belongs if knowledge.like(entry) not in present]
+    nouns = {knowledge.noun(key) for key in present}
+    missing = [bank for bank in missing if knowledge.noun(bank) not in nouns]
+    if not missing:
+        return None
+    bank = _pick(rng, missing)
+    return knowledge.noun(bank), (bank,)
+
+
+def _with_clause(rng: np.random.Generator, text: str, clause: str) -> str:
+    if clause.startswith(("but ", "with ", "without ")):
+        joint = _pick(rng, (", ", " "))
+    else:
+        joint = _pick(rng, (", but ", ", ", ". ", " - ", ", and "))
+    return text.rstrip("?!., ") + joint + clause
+
+
+# --- questions ----------------------------------------------------------------------------------------------------
+
+
+def _question(
+    rng: np.random.Generator,
+    sounds: Sequence[_Sound],
+    addable: Sequence[str],
+    knowledge: SceneKnowledge,
+    split: str,
+) -> Design:
+    """A request that can't be planned, with what to ask back and instructions that would work."""
+    wordings = knowledge.wordings
+    kind = _draw(rng, QUESTION_SHARES)
+    present = [sound.key for sound in sounds]
+    scenes = knowledge.scenes(split)
+    weights = knowledge.scene_weights(present, split)
+    likely = [scenes[i] for i in rng.choice(len(scenes), size=3, replace=False, p=weights)]
+    as_scene = [f"make this sound like {_pick(rng, scene.phrases)}" for scene in likely]
+    absent = [label for label in knowledge.labels if not _is_there(label, sounds, knowledge)]
+    if not sounds and kind in ("reversal", "nothing left"):
+        kind = "empty"
+    match kind:
+        case "opposites":
+            pairs = wordings.opposites.test if split == "test" else wordings.opposites.train
+            a, b = _shuffled(rng, _pick(rng, pairs))
+            text = _template(rng, wordings.contradiction, split).format(a=a, b=b)
+            question = f"It can't be {a} and {b} at once. Which of the two do you want?"
+            resolution = _pick(rng, wordings.contradiction.resolutions)
+            choices = [resolution.format(pole=a), resolution.format(pole=b), as_scene[0]][
+                : _between(rng, 2, 3)
+            ]
+        case "scene clash":
+            first, second = _pick(rng, likely[0].phrases), _pick(rng, likely[1].phrases)
+            text = _template(rng, wordings.scene_clash, split).format(
+                scene=first, bare=_bare(first), scene2=second
+            )
+            question = "That contradicts itself. Which place should the recording sound like?"
+            choices = [f"make this sound like {first}", f"make this sound like {second}"]
+        case "empty":
+            text = _pick(rng, wordings.empty.own(split))
+            question = "What should the recording become?"
+            choices = as_scene[: _between(rng, 2, 3)]
+        case "off topic":
+            text = _pick(rng, wordings.off_topic.own(split))
+            question = "That is not an edit that I can plan. What should change in the recording?"
+            choices = as_scene[: _between(rng, 2, 3)]
+        case "reversal":
+            sound = _pick(rng, sounds)
+            noun = _mention(rng, sound, sounds, knowledge)
+            text = _template(rng, wordings.reversal, split).format(noun=noun)
+            question = f"Those wishes for the {noun} exclude each other. Which one counts?"
+            pair = [f"turn the {noun} up 3 dB", f"turn the {noun} down 3 dB"]
+            if "left" in text:
+                pair = [f"move the {noun} to the left", f"move the {noun} to the right"]
+            elif "turn the" not in text or "delete" in text:
+                pair = [f"remove the {noun}", f"turn the {noun} up 3 dB"]
+            choices = pair
+        case "absent":
+            bank = _pick(rng, absent)
+            noun = knowledge.noun(bank)
+            text = _template(rng, wordings.absent, split).format(noun=noun)
+            question = f"I can't hear the {noun} in this recording. What should change?"
+            choices = [f"add {_pick(rng, knowledge.names(bank))} on the left"] if bank in addable else []
+            choices += [f"turn the {knowledge.noun(key)} down 3 dB" for key in _shuffled(rng, present)[:2]]
+            choices = [*choices, *as_scene[: max(0, 2 - len(choices))]]
+        case _:
+            text = _pick(rng, wordings.nothing_left.own(split))
+            question = "At least one sound has to stay. Which one?"
+            nouns = [_mention(rng, sound, sounds, knowledge) for sound in _shuffled(rng, sounds)[:3]]
+            choices = [f"keep only the {noun}" for noun in nouns]
+            choices = [*choices, *as_scene[: max(0, 2 - len(choices))]]
+    return Design(_finished(rng, text), "", (), "question", question, tuple(choices), style=kind)
+
+
+def _is_there(label: str, sounds: Sequence[_Sound], knowledge: SceneKnowledge) -> bool:
+    """Whether a sound, or one that could be taken for it by its name or kind, is in the recording."""
+    noun = set(knowledge.noun(label).split())
+    for sound in sounds:
+        if (
+            sound.key == label
+            or noun & set(knowledge.noun(sound.key).split())
+            or noun & set(sound.key.split())
+        ):
+            return True
+    return False
+
+
+# --- the designer -------------------------------------------------------------------------------------------------
+
+
+def design(
+    rng: np.random.Generator,
+    present: Sequence[ScenePresent],
+    addable: Sequence[str],
+    knowledge: SceneKnowledge,
+    *,
+    split: str = "train",
+) -> Design:
+    """Write an instruction and its plan for a recording.
+
+    Parameters
+    ----------
+    rng
+        Source of chance; the only one.
+    present
+        What the recording holds, at least one sound. Sounds of the same label count as one.
+    addable
+        Bank labels (or wordings of them) of which there are clips to add.
+    knowledge
+        What is known of scenes.
+    split
+        ``train``, ``valid`` or ``test``: which scenes and wordings are used.
+
+    Returns
+    -------
+    Design
+        1 to `MAX_STEPS` steps, or a question. Every step on an existing sound names it as `present` does; every added
+        sound leads back to a label of `addable` by `SceneKnowledge.bank_label`.
+
+    Raises
+    ------
+    ValueError
+        If `present` is empty or the split is unknown.
+    """
+    if not present:
+        raise ValueError("a design needs at least one sound in the recording")
+    if split not in SPLITS:
+        raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
+    sounds = _distinct(present, knowledge)
+    while True:
+        match _draw(rng, KIND_SHARES):
+            case "question":
+                return _question(rng, sounds, addable, knowledge, split)
+            case "direct":
+                made = _design_direct(rng, sounds, present, addable, knowledge, split)
+            case "mixed":
+                made = _design_scene(
+                    rng, sounds, present, addable, knowledge, split, direct_count=_between(rng, 1, 2)
+                )
+            case _:
+                made = _design_scene(rng, sounds, present, addable, knowledge, split, direct_count=0)
+        # Rarely a constraint leaves nothing to do or can't be met; then chance is asked again.
+        if (
+            made is not None
+            and made.steps
+            and not violations(made.steps, present, made.constraints, knowledge)
+        ):
+            return made
+
+
+def _design_direct(
+    rng: np.random.Generator,
+    sounds: Sequence[_Sound],
+    present: Sequence[ScenePresent],
+    addable: Sequence[str],
+    knowledge: SceneKnowledge,
+    split: str,
+) -> Design | None:
+    count = _draw(rng, DIRECT_COUNT_SHARES)
+    requests = _direct_requests(rng, sounds, addable, knowledge, split, count, may_extract=True)
+    text = _joined(rng, [text for text, _ in requests], knowledge)
+    steps = tuple(step for _, step in requests)
+    constraints: list[Constraint] = []
+    if _chance(rng, CONSTRAINT_SHARE):
+        busy = {knowledge.bank_label(step.target) or step.target for step in steps}
+        made = _constraint(rng, None, sounds, busy, knowledge, split)
+        if made is not None:
+            text = _with_clause(rng, text, made[0])
+            constraints.append(made[1])
+    return Design(_finished(rng, text), "", steps, "direct", constraints=tuple(constraints), style="direct")
+
+
+def _design_scene(
+    rng: np.random.Generator,
+    sounds: Sequence[_Sound],
+    present: Sequence[ScenePresent],
+    addable: Sequence[str],
+    knowledge: SceneKnowledge,
+    split: str,
+    *,
+    direct_count: int,
+) -> Design | None:
+    scenes = knowledge.scenes(split)
+    weights = knowledge.scene_weights([sound.name for sound in sounds], split)
+    scene = scenes[int(rng.choice(len(scenes), p=weights))]
+    text, style = _scene_words(rng, scene, knowledge, split)
+    constraints: list[Constraint] = []
+    asked: list[tuple[str, Step]] = []
+    if direct_count:
+        asked = _direct_requests(rng, sounds, addable, knowledge, split, direct_count, may_extract=False)
+    elif _chance(rng, CONSTRAINT_SHARE):
+        made = _constraint(rng, scene, sounds, set(), knowledge, split)
+        if made is not None:
+            text = _with_clause(rng, text, made[0])
+            constraints.append(made[1])
+    literal = tuple(step for _, step in asked)
+    reserved = {knowledge.bank_label(step.target) or step.target for step in literal}
+    gone = {step.target for step in literal if step.operation is Operation.REMOVE}
+    steps = scene_plan(
+        rng,
+        scene,
+        present,
+        addable,
+        knowledge,
+        constraints=constraints,
+        reserved=reserved,
+        max_steps=MAX_STEPS - len(literal),
+    )
+    removed = gone | {step.target for step in steps if step.operation is Operation.REMOVE}
+    if (
+        not steps
+        or len(removed) >= len(sounds)
+        or any(s.operation is Operation.EXTRACT for s in steps if literal)
+    ):
+        return None
+    if literal:
+        wish = _joined(rng, [text for text, _ in asked], knowledge)
+        if _chance(rng, 0.7):
+            text, steps = (
+                text.rstrip("?!., ") + _pick(rng, (" and ", ", and ", ", ", ". ")) + wish,
+                steps + literal,
+            )
+        else:
+            text, steps = wish + _pick(rng, (" and ", ", then ", ", ", ". ")) + text, literal + steps
+    kind = "mixed" if literal else "scene"
+    return Design(_finished(rng, text), scene.name, steps, kind, constraints=tuple(constraints), style=style)
+
+
+def alternative_plans(
+    rng: np.random.Generator,
+    made: Design,
+    present: Sequence[ScenePresent],
+    addable: Sequence[str],
+    knowledge: SceneKnowledge,
+    count: int,
+) -> list[tuple[Step, ...]]:
+    """Further valid plans for the instruction of a ``scene`` design, all different; none for the other kinds.
+
+    Parameters
+    ----------
+    rng
+        Source of chance.
+    made, present, addable, knowledge
+        As given to and by `design`.
+    count
+        How many are wanted; fewer come back where the scene leaves no choice.
+    """
+    if made.kind != "scene":
+        return []
+    scene = knowledge.scene(made.scene)
+    plans: list[tuple[Step, ...]] = []
+    known = {frozenset(made.steps)}
+    for _ in range(8 * count):
+        if len(plans) == count:
+            break
+        plan = scene_plan(rng, scene, present, addable, knowledge, constraints=made.constraints)
+        valid = bool(plan) and not violations(plan, present, made.constraints, knowledge)
+        if valid and frozenset(plan) not in known:
+            known.add(frozenset(plan))
+            plans.append(plan)
+    return plans

@@ -37,7 +37,7 @@ _BLOCK = 1 << 18
 
 _INTEGER_BITS: dict[str, int] = {
     "PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32,
-    "ALAC_16": 16, "ALAC_20": 20, "ALAC_24": 24, "ALAC_32": 32,
+    "ALAC_16": 16, "ALAC_24": 24, "ALAC_32": 32,
     "DWVW_12": 12, "DWVW_16": 16, "DWVW_24": 24, "DPCM_8": 8, "DPCM_16": 16,
     "ULAW": 16, "ALAW": 16,
 }  # fmt: skip
@@ -50,8 +50,10 @@ _CONTAINERS: dict[str, str] = {
     "wav": "WAV", "wave": "WAV", "bwf": "WAV", "rf64": "RF64", "w64": "W64",
     "aif": "AIFF", "aiff": "AIFF", "aifc": "AIFF", "au": "AU", "snd": "AU", "caf": "CAF",
     "flac": "FLAC", "ogg": "OGG", "oga": "OGG", "opus": "OGG", "mp3": "MP3",
-    "avr": "AVR", "htk": "HTK", "iff": "SVX", "svx": "SVX", "8svx": "SVX", "mat": "MAT5", "mat4": "MAT4", "mat5": "MAT5",
-    "mpc": "MPC2K", "paf": "PAF", "pvf": "PVF", "sd2": "SD2", "sds": "SDS", "sf": "IRCAM", "ircam": "IRCAM", "voc": "VOC",
+    "avr": "AVR", "htk": "HTK", "iff": "SVX", "svx": "SVX", "8svx": "SVX", "mat": "MAT5",
+    "mat4": "MAT4", "mat5": "MAT5",
+    "mpc": "MPC2K", "paf": "PAF", "pvf": "PVF", "sd2": "SD2", "sds": "SDS", "sf": "IRCAM", "ircam": "IRCAM",
+    "voc": "VOC",
     "nist": "NIST", "sph": "NIST", "wve": "WVE", "xi": "XI",
 }  # fmt: skip
 """Container that each suffix stands for."""
@@ -69,7 +71,7 @@ _FALLBACKS: dict[str, tuple[str, ...]] = {
     "ALAC_32": ("PCM_32", "DOUBLE", "PCM_24"),
     "PCM_24": ("ALAC_24", "PCM_32", "FLOAT"),
     "ALAC_24": ("PCM_24", "PCM_32", "FLOAT"),
-    "ALAC_20": ("PCM_24", "PCM_32", "FLOAT"),
+    "ALAC_20": ("ALAC_24", "PCM_24", "PCM_32", "FLOAT"),
     "DWVW_24": ("PCM_24", "PCM_32", "FLOAT"),
     "PCM_U8": ("PCM_S8", "PCM_16"),
     "PCM_S8": ("PCM_U8", "PCM_16"),
@@ -80,7 +82,9 @@ default."""
 _LOSSY_CONTAINERS = frozenset({"OGG", "MP3"})
 _LOSSLESS_SUBTYPES = frozenset(_INTEGER_BITS) | {"FLOAT", "DOUBLE"}
 _WAV_LIMIT_BYTES = (1 << 32) - (1 << 20)
-_STREAMED_BYTES = 0x7FFF0000  # programs that write WAV to a pipe state a length from here up, since they can't know it
+_STREAMED_BYTES = (
+    0x7FFF0000  # programs that write WAV to a pipe state a length from here up, since they can't know it
+)
 _UNKNOWN_TO_LIBSNDFILE = frozenset(
     {"aac", "ac3", "amr", "ape", "dsf", "m4a", "m4b", "mka", "mkv", "mov", "mp4", "mpc", "webm", "wma", "wv"}
 )
@@ -215,14 +219,20 @@ def _check_readable(file: Path) -> None:
         with file.open("rb") as stream:
             head = stream.read(12)
     except OSError as error:
-        hint = "check that you may read it" if isinstance(error, PermissionError) else "check the disk it lies on"
+        hint = (
+            "check that you may read it"
+            if isinstance(error, PermissionError)
+            else "check the disk it lies on"
+        )
         raise SmartDJError(
             ErrorCode.AUDIO_UNREADABLE, f"{file} can't be opened: {error.strerror or error}", hint
         ) from error
     if not head:
         raise SmartDJError(ErrorCode.AUDIO_EMPTY, f"{file} is empty (0 bytes)", "record or export it again")
     if head[4:8] == b"ftyp" or head[:4] in (b"\x1aE\xdf\xa3", b"0&\xb2u"):  # MP4, Matroska, ASF
-        raise SmartDJError(ErrorCode.AUDIO_UNSUPPORTED, f"{file} is in a format that can't be read here", _CONVERT)
+        raise SmartDJError(
+            ErrorCode.AUDIO_UNSUPPORTED, f"{file} is in a format that can't be read here", _CONVERT
+        )
 
 
 def _read_open(sound: Any, file: Path) -> Audio:
@@ -290,13 +300,17 @@ def _cut_short(file: Path) -> SmartDJError:
 
 def _too_big(file: Path) -> SmartDJError:
     return SmartDJError(
-        ErrorCode.OUT_OF_MEMORY, f"{file} does not fit into memory", "cut it into shorter files, or mix it down"
+        ErrorCode.OUT_OF_MEMORY,
+        f"{file} does not fit into memory",
+        "cut it into shorter files, or mix it down",
     )
 
 
 def _unreadable(file: Path, why: str) -> SmartDJError:
     if file.suffix.lower().lstrip(".") in _UNKNOWN_TO_LIBSNDFILE:
-        return SmartDJError(ErrorCode.AUDIO_UNSUPPORTED, f"{file} is in a format that can't be read here", _CONVERT)
+        return SmartDJError(
+            ErrorCode.AUDIO_UNSUPPORTED, f"{file} is in a format that can't be read here", _CONVERT
+        )
     reason = why.split(": ", 1)[-1].strip().rstrip(".").splitlines()
     return SmartDJError(
         ErrorCode.AUDIO_UNREADABLE,
@@ -348,7 +362,9 @@ def output_format(path: str | os.PathLike[str], own: AudioFormat) -> AudioFormat
         return AudioFormat("OGG", "OPUS")
     endian = own.endian if own.container == container else "FILE"
     default = str(soundfile.default_subtype(container) or "PCM_16")
-    for subtype in (own.subtype, *_FALLBACKS.get(own.subtype, ()), "PCM_16", default):
+    # libsndfile's encoder damages 20-bit stereo; 24 bits hold the same samples.
+    kept = () if own.subtype == "ALAC_20" else (own.subtype,)
+    for subtype in (*kept, *_FALLBACKS.get(own.subtype, ()), "PCM_16", default):
         for order in (endian, "FILE"):
             if soundfile.check_format(container, subtype, order):
                 return AudioFormat(container, subtype, order)
@@ -386,7 +402,9 @@ def check_output(
         same = False
     if same:
         raise SmartDJError(
-            ErrorCode.OUTPUT_IS_INPUT, f"{file} is the input recording", "name another output; the input is never changed"
+            ErrorCode.OUTPUT_IS_INPUT,
+            f"{file} is the input recording",
+            "name another output; the input is never changed",
         )
     if file.is_dir():
         raise SmartDJError(ErrorCode.OUTPUT_UNWRITABLE, f"{file} is a folder", "name a file inside it")
@@ -394,7 +412,9 @@ def check_output(
         raise _exists(file)
     folder = file.parent
     if not folder.is_dir():
-        raise SmartDJError(ErrorCode.OUTPUT_UNWRITABLE, f"the folder {folder} does not exist", "create it first")
+        raise SmartDJError(
+            ErrorCode.OUTPUT_UNWRITABLE, f"the folder {folder} does not exist", "create it first"
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise SmartDJError(
             ErrorCode.OUTPUT_UNWRITABLE, f"the folder {folder} can't be written to", "choose another folder"
@@ -430,14 +450,18 @@ def write_audio(path: str | os.PathLike[str], audio: Audio, *, overwrite: bool =
     """
     file = Path(path)
     if audio.n_samples == 0 or audio.channels == 0:
-        raise SmartDJError(ErrorCode.AUDIO_EMPTY, f"nothing to write to {file}: no samples", "check the input")
+        raise SmartDJError(
+            ErrorCode.AUDIO_EMPTY, f"nothing to write to {file}: no samples", "check the input"
+        )
     chosen = output_format(file, audio.format)
     check_output(file, overwrite=overwrite)
     target = Path(os.path.realpath(file))
     chosen = _sized(chosen, audio)
     temporary = target.with_name(f".{target.name[:80]}.{secrets.token_hex(6)}.part")
     try:
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # 0o666: the umask decides
+        descriptor = os.open(
+            temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666
+        )  # 0o666: the umask decides
         os.close(descriptor)
         _write_whole(temporary, file, audio, chosen)
         _publish(temporary, target, file, overwrite)
@@ -448,7 +472,9 @@ def write_audio(path: str | os.PathLike[str], audio: Audio, *, overwrite: bool =
 
 
 def _sized(chosen: AudioFormat, audio: Audio) -> AudioFormat:
-    size = audio.samples.size * {"DOUBLE": 8, "FLOAT": 4}.get(chosen.subtype, _INTEGER_BITS.get(chosen.subtype, 16) // 8)
+    size = audio.samples.size * {"DOUBLE": 8, "FLOAT": 4}.get(
+        chosen.subtype, _INTEGER_BITS.get(chosen.subtype, 16) // 8
+    )
     if chosen.container in ("WAV", "WAVEX") and size > _WAV_LIMIT_BYTES:
         return AudioFormat("RF64", chosen.subtype, "FILE")
     return chosen
@@ -462,7 +488,8 @@ def _write_whole(temporary: Path, file: Path, audio: Audio, chosen: AudioFormat)
     except (soundfile.LibsndfileError, ValueError, TypeError) as error:
         raise SmartDJError(
             ErrorCode.AUDIO_UNSUPPORTED,
-            f"{file}: {chosen.container} {chosen.subtype} can't hold {audio.channels} channels at {audio.sample_rate} Hz",
+            f"{file}: {chosen.container} {chosen.subtype} can't hold {audio.channels} channels"
+            f" at {audio.sample_rate} Hz",
             "use .wav",
         ) from error
     try:
@@ -474,7 +501,10 @@ def _write_whole(temporary: Path, file: Path, audio: Audio, chosen: AudioFormat)
                     continue
             for block in _blocks(audio, chosen.subtype, file):
                 sound.write(block)
-    except (soundfile.LibsndfileError, AssertionError) as error:  # soundfile asserts that every frame was written
+    except (
+        soundfile.LibsndfileError,
+        AssertionError,
+    ) as error:  # soundfile asserts that every frame was written
         if shutil.disk_usage(temporary.parent).free < 1 << 20 or "space" in str(error).lower():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise OSError(errno.EIO, str(error) or "the system wrote less than it was given") from error
@@ -517,7 +547,9 @@ def _publish(temporary: Path, target: Path, file: Path, overwrite: bool) -> None
             os.link(temporary, target)  # unlike a rename, fails if another process made the file meanwhile
         except FileExistsError as error:
             raise _exists(file) from error
-        except OSError:  # a file system without hard links: reserve the name, then replace our own reservation
+        except (
+            OSError
+        ):  # a file system without hard links: reserve the name, then replace our own reservation
             try:
                 os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             except FileExistsError as error:
@@ -541,14 +573,18 @@ def _publish(temporary: Path, target: Path, file: Path, overwrite: bool) -> None
 
 def _exists(file: Path) -> SmartDJError:
     return SmartDJError(
-        ErrorCode.OUTPUT_EXISTS, f"{file} exists already", "choose another name, or allow overwriting (--overwrite)"
+        ErrorCode.OUTPUT_EXISTS,
+        f"{file} exists already",
+        "choose another name, or allow overwriting (--overwrite)",
     )
 
 
 def _raise_unwritable(file: Path, error: OSError) -> NoReturn:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         raise SmartDJError(
-            ErrorCode.DISK_FULL, f"{file} was not written: no space left", "free some space, or choose another disk"
+            ErrorCode.DISK_FULL,
+            f"{file} was not written: no space left",
+            "free some space, or choose another disk",
         ) from error
     raise SmartDJError(
         ErrorCode.OUTPUT_UNWRITABLE,
@@ -623,7 +659,9 @@ def audio_sha256(audio: Audio) -> str:
     digest = hashlib.sha256(f"{audio.sample_rate} {audio.channels} {audio.n_samples}\n".encode())
     for channel in audio.samples:
         for start in range(0, channel.size, _BLOCK):
-            digest.update((channel[start : start + _BLOCK].astype("<f8") + 0.0).tobytes())  # + 0.0: −0 and 0 agree
+            digest.update(
+                (channel[start : start + _BLOCK].astype("<f8") + 0.0).tobytes()
+            )  # + 0.0: −0 and 0 agree
     return digest.hexdigest()
 
 

@@ -169,30 +169,49 @@ def fetch_package(package: str, version: str, folder: Path) -> tuple[Path, str]:
     return root, warning
 
 
-def note_starts_s(count: int, drums: bool, duration_s: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def note_times_s(
+    count: int, drums: bool, effect: bool, duration_s: float
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """When the notes of a soundfont clip start and how long they are held, seconds.
 
-    Measured on the bank's clips (their onsets stand at 0.45 s for two notes and at multiples of 0.55 s for more); the
-    hold of a single note is one of two lengths, told apart by the clip's duration.
+    The recipe doesn't say, so these were measured on the bank's clips (by correlation, over a grid of 1 ms).
+
+    Parameters
+    ----------
+    count
+        How many notes.
+    drums
+        Whether they are drum hits.
+    effect
+        Whether the clip is a sound effect and no instrument.
+    duration_s
+        Length of the finished clip: it tells the two lengths apart for which a single note is held.
     """
     if drums:
-        return tuple(0.35 * index for index in range(count)), (0.3,) * count
+        return (0.0, 0.349, 0.699)[:count], (0.3,) * count
+    if count == 1 and effect:
+        return (0.0,), (6.0 if duration_s > 5.9 else 5.0,)
     if count == 1:
-        return (0.0,), (2.4 if duration_s > 2.0 else 1.2,)
+        return (0.0,), (2.0 if duration_s >= 2.45 else 1.2,)
     if count == 2:
-        return (0.0, 0.45), (0.4, 1.4)
+        return (0.0, 0.449), (0.4, 1.4)
     return tuple(0.55 * index for index in range(count)), (0.5,) * count
 
 
-def midi_file(bank: int, program: int, keys: Sequence[int], velocity: int, duration_s: float) -> bytes:
-    """A format 0 MIDI file at 1,000 ticks a second that plays `keys` one after another (bank 128 is drums)."""
+def midi_file(
+    bank: int, program: int, keys: Sequence[int], velocity: int, *, effect: bool, duration_s: float
+) -> bytes:
+    """A format 0 MIDI file at 1,000 ticks a second that plays `keys` one after another (bank 128 is drums).
+
+    `effect` and `duration_s` are passed on to `note_times_s`.
+    """
     drums = bank == 128
     channel = 9 if drums else 0
     events: list[tuple[int, int, bytes]] = [(0, 0, b"\xff\x51\x03" + (1_000_000).to_bytes(3, "big"))]
     if not drums:
         events.append((0, 1, bytes([0xB0 | channel, 0, bank])))
     events.append((0, 2, bytes([0xC0 | channel, program])))
-    starts, holds = note_starts_s(len(keys), drums, duration_s)
+    starts, holds = note_times_s(len(keys), drums, effect, duration_s)
     for key, start, hold in zip(keys, starts, holds, strict=True):
         events.append((round(1000 * start), 4, bytes([0x90 | channel, key, velocity])))
         events.append((round(1000 * (start + hold)), 3, bytes([0x80 | channel, key, 0])))
@@ -231,7 +250,14 @@ def _soundfont(match: re.Match[str], root: Path, row: Row, folder: Path) -> tupl
     keys = [int(key) for key in match["keys"].split("+")]
     score, wav = folder / "score.mid", folder / "notes.wav"
     score.write_bytes(
-        midi_file(int(match["bank"]), int(match["program"]), keys, int(match["velocity"]), row.duration_s)
+        midi_file(
+            int(match["bank"]),
+            int(match["program"]),
+            keys,
+            int(match["velocity"]),
+            effect=row.category != "instrument",
+            duration_s=row.duration_s,
+        )
     )
     font = root / match["font"].lstrip("/")
     options = ["-n", "-i", "-q", "-R", "0", "-C", "0", "-g", "0.5", "-r", str(row.native_rate), "-O", "float"]

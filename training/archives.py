@@ -1,7 +1,7 @@
 """Members of the archives that games keep their sounds in, read without unpacking the whole archive to disk.
 
-Known formats: zip (also ``.pk3`` and ``.wz``), Qt resource files (``.rcc``), OpenClonk groups (``.ocg``, ``.ocd``) and
-OpenTTD sample catalogues (``.cat``).
+Known formats: zip (also ``.pk3`` and ``.wz``), Qt resource files (``.rcc``), OpenClonk groups (``.ocg``,
+``.ocd``) and OpenTTD sample catalogues (``.cat``).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def read_member(archive: Path, member: str) -> bytes:
     archive
         The archive file; its format is told by its first bytes, a catalogue by its suffix.
     member
-        Path inside the archive, parts separated by ``/``. In a catalogue, which has no paths, the decimal index
-        before the first ``__`` counts.
+        Path inside the archive, parts separated by ``/``. In a catalogue, which has no paths, the decimal
+        index before the first ``__`` counts.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def read_member(archive: Path, member: str) -> bytes:
 
 
 def _catalogue_member(data: bytes, index: int) -> bytes:
-    """Sample `index` of an OpenTTD catalogue: a table of (offset, size), then a Pascal string and a WAV each."""
+    """Sample `index` of an OpenTTD catalogue: offsets and sizes, then a Pascal string and a WAV each."""
     offset, size = struct.unpack_from("<II", data, 8 * index)
     offset &= 0x7FFFFFFF  # the top bit marks catalogues whose samples carry names
     start = offset + 1 + data[offset]

@@ -1,8 +1,10 @@
 """The clip bank, made from Debian packages by a committed recipe.
 
-``python -m training.bank build --out DIR`` downloads each package, renders every clip that the recipe names and writes
-``DIR/manifest.csv``; a second call makes only what is missing. ``python -m training.bank compare DIR OTHER`` says how
-close two banks are. The recipe (``bank_recipe/recipe.csv.gz``) holds facts about packages and no audio.
+``python -m training.bank build --out DIR`` downloads each package, renders every clip that the recipe names
+and writes
+``DIR/manifest.csv``; a second call makes only what is missing. ``python -m training.bank compare DIR OTHER``
+says how close two banks are. The recipe (``bank_recipe/recipe.csv.gz``) holds facts about packages and no
+audio.
 """
 
 from __future__ import annotations
@@ -72,8 +74,9 @@ class Row:
     duration_s, native_rate
         Length of the finished clip, seconds; sample rate of the source, Hz.
     package_path
-        Where the sound is: a path in the package, ``!/ARCHIVE/MEMBER``, ``FONT.sf2#bankB/progP/keyK/velV``, or the
-        command line of a speech synthesiser; ``@12.0s`` and ``#looped-to-4s`` at the end choose a piece or a loop.
+        Where the sound is: a path in the package, ``!/ARCHIVE/MEMBER``, ``FONT.sf2#bankB/progP/keyK/velV``,
+        or the command line of a speech synthesiser; ``@12.0s`` and ``#looped-to-4s`` at the end choose a
+        piece or a loop.
     """
 
     path: str
@@ -94,10 +97,11 @@ class ClipError(Exception):
 
 
 def _rows(text: Iterable[str]) -> list[Row]:
-    return [
-        Row(**{**row, "duration_s": float(row["duration_s"]), "native_rate": int(row["native_rate"])})
-        for row in csv.DictReader(text)
-    ]
+    rows = []
+    for row in csv.DictReader(text):
+        texts = {name: value for name, value in row.items() if name not in ("duration_s", "native_rate")}
+        rows.append(Row(duration_s=float(row["duration_s"]), native_rate=int(row["native_rate"]), **texts))
+    return rows
 
 
 def read_recipe(recipe: Path = RECIPE) -> list[Row]:

@@ -1,17 +1,20 @@
 """Write training examples as shards on disk.
 
-    python -m training.dataset --kind declarative --count 1000 --seed 0 --out data/declarative --bank data/bank
+    python -m training.dataset --kind declarative --count 1000 --seed 0 --out data/declarative --bank
+    data/bank
 
-A set is a folder of plain tar files in the WebDataset layout. Example 17 is the members ``00000017.json`` (see
-`training.synthesis.describe`), ``00000017.a0.flac`` (the recording) and ``00000017.a1.flac`` … (after each step).
-Audio is 24-bit FLAC of samples on a 16-bit grid, divided by the power of two that ``scale`` in the JSON names, so that
-nothing clips and what is read back is bit for bit what was made. Beside each shard stand ``shard-00000.jsonl`` (the JSON
-of its examples, one a line) and ``shard-00000.sha256``, which ``sha256sum -c`` reads. When all shards are there,
+A set is a folder of plain tar files in the WebDataset layout. Example 17 is the members ``00000017.json``
+(see
+`training.synthesis.describe`), ``00000017.a0.flac`` (the recording) and ``00000017.a1.flac`` … (after each
+step). Audio is 24-bit FLAC of samples on a 16-bit grid, divided by the power of two that ``scale`` in the
+JSON names, so that nothing clips and what is read back is bit for bit what was made. Beside each shard stand
+``shard-00000.jsonl`` (the JSON of its examples, one a line) and ``shard-00000.sha256``, which ``sha256sum
+-c`` reads. When all shards are there,
 ``manifest.json`` (settings and hashes), ``figures.json`` and ``examples.png`` follow.
 
-The bytes depend on the settings, the clips and the versions of numpy, scipy and libsndfile only: not on the number of
-jobs, nor on interruptions. A second call with the same settings checks finished shards by their hash and makes the rest;
-a larger ``--count`` extends the set.
+The bytes depend on the settings, the clips and the versions of numpy, scipy and libsndfile only: not on the
+number of jobs, nor on interruptions. A second call with the same settings checks finished shards by their
+hash and makes the rest; a larger ``--count`` extends the set.
 """
 
 from __future__ import annotations
@@ -33,12 +36,19 @@ import numpy as np
 import soundfile
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.steps import parse_step
 from training.clips import SAMPLE_RATE, SPLITS, Clip, ClipStore
-from training.designer import SceneKnowledge
+from training.designer import SCENES_FOLDER, SceneKnowledge, default_knowledge
 from training.readers import check_disjoint, read_clips
 from training.synthesis import Example, ExampleKind, Placement, describe, example_seed, make_example
 
@@ -93,11 +103,9 @@ def catalogue_sha256(clips: Sequence[Clip]) -> str:
 
 
 def knowledge_sha256() -> str:
-    """Hash of the files that the designer's knowledge is read from, and of the designer itself."""
-    from training import designer
-
-    digest = hashlib.sha256(Path(designer.__file__).read_bytes())
-    for path in sorted(designer.SCENES_FOLDER.glob("*.yaml")):
+    """Hash of the files that make a design what it is: the scenes and the designer itself."""
+    digest = hashlib.sha256((Path(__file__).parent / "designer.py").read_bytes())
+    for path in sorted(SCENES_FOLDER.glob("*.yaml")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -152,7 +160,7 @@ def write_shard(
     knowledge: SceneKnowledge,
     progress: Callable[[], None] = lambda: None,
 ) -> None:
-    """Make and write one shard with its index and hash; each file appears only when it is whole, the hash last."""
+    """Make and write a shard, its index and its hash; each file appears only when it is whole."""
     tar = out / shard_name(number)
     partial = out / f".{tar.name}.{os.getpid()}.partial"
     lines: list[bytes] = []
@@ -277,11 +285,21 @@ def write_dataset(
     for leftover in out.glob(".*.partial"):
         leftover.unlink()
     shards = {n: range(a, min(a + shard_size, count)) for n, a in enumerate(range(0, count, shard_size))}
+    held = max((about["index"] + 1 for tar in _shards(out) for about in read_index(tar)), default=0)
+    if held > count:
+        raise _fail(
+            f"{out} holds {held} examples already, more than {count}",
+            "Give at least that --count, or choose another --out.",
+        )
     missing = {number: indices for number, indices in shards.items() if not finished(out, number, indices)}
     if missing:
-        store, knowledge = ClipStore(clips, split), SceneKnowledge.load()
+        store, knowledge = ClipStore(clips, split), default_knowledge()
         _make(out, missing, count, settings, store, knowledge, jobs, console or Console(stderr=True))
     return _finish(out, shards, settings)
+
+
+def _shards(out: Path) -> list[Path]:
+    return [index.with_suffix(".tar") for index in sorted(out.glob("shard-*.jsonl"))]
 
 
 def _check_settings(out: Path, settings: Settings) -> None:
@@ -324,7 +342,7 @@ def _make(
             for number, indices in missing.items():
                 write_shard(out, number, indices, settings, store, knowledge, lambda: progress.advance(task))
         return
-    # Forked workers share the clips' memory. They start at the first submit, before the progress bar's thread does.
+    # Forked workers share the clips' memory. They start at the first submit, before the bar's thread.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     pool = ProcessPoolExecutor(jobs, context, _start_worker, (settings, store, knowledge))
@@ -350,7 +368,9 @@ def _finish(out: Path, shards: dict[int, range], settings: Settings) -> dict[str
         tar = out / shard_name(number)
         digest = tar.with_suffix(".sha256").read_text(encoding="utf-8").split()[0]
         total.update(digest.encode())
-        rows.append({"name": tar.name, "sha256": digest, "bytes": tar.stat().st_size, "examples": len(indices)})
+        rows.append(
+            {"name": tar.name, "sha256": digest, "bytes": tar.stat().st_size, "examples": len(indices)}
+        )
     manifest = {
         "settings": asdict(settings),
         "examples": sum(len(indices) for indices in shards.values()),
@@ -370,7 +390,10 @@ def figures(abouts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     steps = [parse_step(text) for about in abouts for text in about["steps"]]
 
     def counted(values: Iterator[Any]) -> dict[str, int]:
-        return {str(key): count for key, count in sorted(Counter(values).items(), key=lambda kv: (-kv[1], str(kv[0])))}
+        return {
+            str(key): count
+            for key, count in sorted(Counter(values).items(), key=lambda kv: (-kv[1], str(kv[0])))
+        }
 
     begun = [[event for event in about["events"] if event["added_by"] is None] for about in abouts]
     return {
@@ -385,7 +408,9 @@ def figures(abouts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "absent": sum(about["absent"] for about in abouts),
         "sounds_at_start": counted(len(events) for events in begun),
         "azimuths_at_start_deg": counted(
-            int(e["azimuth_deg"]) if e["azimuth_deg"] % 45 == 0 else "between" for events in begun for e in events
+            int(e["azimuth_deg"]) if e["azimuth_deg"] % 45 == 0 else "between"
+            for events in begun
+            for e in events
         ),
         "labels": counted(event["label"] for about in abouts for event in about["events"]),
         "clips": len({event["clip"] for about in abouts for event in about["events"]}),
@@ -415,7 +440,7 @@ class StoredExample:
 
 
 def read_shard(tar: Path) -> Iterator[StoredExample]:
-    """Stream a shard's examples from the start, reading each byte once (stems, where present, are skipped)."""
+    """Stream a shard's examples from the start, reading each byte once; stems, where present, are skipped."""
     about: dict[str, Any] = {}
     audio: list[np.ndarray] = []
     with tarfile.open(tar, "r|") as archive:
@@ -453,9 +478,13 @@ def main(
     bank: Annotated[list[Path], typer.Option(help="Folder of labelled clips; may be repeated.")],
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "train",
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    room: Annotated[bool, typer.Option("--room", help="Simulated rooms, not the released placement rule.")] = False,
+    room: Annotated[
+        bool, typer.Option("--room", help="Simulated rooms, not the released placement rule.")
+    ] = False,
     stems: Annotated[bool, typer.Option("--stems", help="Keep every sound's stem too.")] = False,
-    duration: Annotated[float, typer.Option(min=1.0, max=60.0, help="Length of each recording, seconds.")] = 10.0,
+    duration: Annotated[
+        float, typer.Option(min=1.0, max=60.0, help="Length of each recording, seconds.")
+    ] = 10.0,
     shard_size: Annotated[int, typer.Option(min=1, help="Examples in a shard.")] = SHARD_SIZE,
 ) -> None:
     """Write a set of training examples."""
@@ -484,7 +513,9 @@ def main(
         console.print("stopped; the same command goes on from here")
         raise typer.Exit(130) from None
     size = sum(shard["bytes"] for shard in manifest["shards"])
-    console.print(f"{out}: {manifest['examples']} examples, {len(manifest['shards'])} shards, {size / 1e6:.1f} MB")
+    console.print(
+        f"{out}: {manifest['examples']} examples, {len(manifest['shards'])} shards, {size / 1e6:.1f} MB"
+    )
     print(manifest["dataset_sha256"])
 
 

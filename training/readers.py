@@ -1,6 +1,7 @@
 """Readers of labelled clips: ESC-50, ESC-10, FSD50K and plain folders, all as lists of `training.clips.Clip`.
 
-``python -m training.readers SOURCE --out DIR`` writes such a list as ``DIR/manifest.csv``, which is all that the rest of
+``python -m training.readers SOURCE --out DIR`` writes such a list as ``DIR/manifest.csv``, which is all that
+the rest of
 `training` needs; the audio stays where it is. The padding of ESC-50's clips is trimmed when a clip is loaded
 (`training.clips.load_mono`).
 """
@@ -22,7 +23,7 @@ import typer
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from training.clips import SPLITS, Clip, read_manifest
 
-AUDIO_SUFFIXES = tuple(f".{name.lower()}" for name in soundfile.available_formats()) + (".aif", ".opus", ".oga")
+AUDIO_SUFFIXES = (*(f".{name.lower()}" for name in soundfile.available_formats()), ".aif", ".opus", ".oga")
 ESC_SPLITS = {1: "train", 2: "train", 3: "train", 4: "valid", 5: "test"}
 """ESC-50's folds keep the clips of one recording together; so do these splits."""
 VALID_PERCENT, TEST_PERCENT = 10, 10
@@ -111,7 +112,9 @@ PLAIN_WORDS = {
 }
 """Class names of the data sets in the words of our bank, where they differ."""
 
-_TAKE = re.compile(r"(@[\d.]+s|[-_ ]?\(\d+\)|[-_ ](take|part|seg|segment|chunk|piece)[-_ ]?\d+|-[A-Z])$", re.IGNORECASE)
+_TAKE = re.compile(
+    r"(@[\d.]+s|[-_ ]?\(\d+\)|[-_ ](take|part|seg|segment|chunk|piece)[-_ ]?\d+|-[A-Z])$", re.IGNORECASE
+)
 
 
 def plain_label(name: str) -> str:
@@ -123,8 +126,8 @@ def plain_label(name: str) -> str:
 def recording_id(stem: str) -> str:
     """The source recording that a file is a piece of, from the file's name without its suffix.
 
-    Endings such as ``@12.0s``, ``(2)``, ``_take3``, ``-part 2`` and ``-B`` are cut off; a bare number is not, since
-    most collections number their recordings.
+    Endings such as ``@12.0s``, ``(2)``, ``_take3``, ``-part 2`` and ``-B`` are cut off; a bare number is not,
+    since most collections number their recordings.
     """
     while (shorter := _TAKE.sub("", stem)) not in (stem, ""):
         stem = shorter
@@ -160,7 +163,9 @@ def _present(clips: Sequence[Clip], folder: Path) -> list[Clip]:
             "Unpack the data set again, completely.",
         )
     if not clips:
-        raise _fail(f"{folder} holds no labelled clips", "See training/readers.py for the layouts that are read.")
+        raise _fail(
+            f"{folder} holds no labelled clips", "See training/readers.py for the layouts that are read."
+        )
     return list(clips)
 
 
@@ -189,8 +194,8 @@ def read_esc50(folder: Path) -> list[Clip]:
 def implied_labels(label_sets: Sequence[frozenset[str]]) -> dict[str, frozenset[str]]:
     """For each label, the labels that stand wherever it stands (itself among them).
 
-    FSD50K gives every clip the ancestors of its classes too ("Bark", "Dog", "Animal"), so the ancestors of a class are
-    among the labels that all its clips share.
+    FSD50K gives every clip the ancestors of its classes too ("Bark", "Dog", "Animal"), so the ancestors of a
+    class are among the labels that all its clips share.
     """
     implied: dict[str, frozenset[str]] = {}
     for labels in label_sets:
@@ -203,8 +208,9 @@ def read_fsd50k(folder: Path) -> list[Clip]:
     """Read FSD50K: the clips of a single class, with the data set's own splits (dev train and val, eval).
 
     The layout is that of the published archives: ``FSD50K.ground_truth/dev.csv`` and ``eval.csv``,
-    ``FSD50K.dev_audio/``, ``FSD50K.eval_audio/`` and, for licences, ``FSD50K.metadata/*_clips_info_FSD50K.json`` where
-    present. A clip is of a single class if one of its labels accounts for all the others as its ancestors.
+    ``FSD50K.dev_audio/``, ``FSD50K.eval_audio/`` and, for licences,
+    ``FSD50K.metadata/*_clips_info_FSD50K.json`` where present. A clip is of a single class if one of its
+    labels accounts for all the others as its ancestors.
 
     Raises
     ------
@@ -212,7 +218,7 @@ def read_fsd50k(folder: Path) -> list[Clip]:
         ``USAGE`` if a column or a listed file is missing.
     """
     truth = folder / "FSD50K.ground_truth"
-    entries: list[tuple[Path, frozenset[str], str, str]] = []
+    entries: list[tuple[Path, list[str], str, str]] = []
     for part in ("dev", "eval"):
         info_file = folder / "FSD50K.metadata" / f"{part}_clips_info_FSD50K.json"
         info = json.loads(info_file.read_text(encoding="utf-8")) if info_file.exists() else {}
@@ -220,21 +226,23 @@ def read_fsd50k(folder: Path) -> list[Clip]:
             split = {"train": "train", "val": "valid"}[row["split"]] if part == "dev" else "test"
             path = folder / f"FSD50K.{part}_audio" / f"{row['fname']}.wav"
             licence = str(info.get(row["fname"], {}).get("license", ""))
-            entries.append((path, frozenset(row["labels"].split(",")), split, licence))
-    implied = implied_labels([labels for _, labels, _, _ in entries])
+            entries.append((path, row["labels"].split(","), split, licence))
+    implied = implied_labels([frozenset(labels) for _, labels, _, _ in entries])
     clips = []
     for path, labels, split, licence in entries:
-        leaves = [label for label in sorted(labels) if implied[label] == labels]
-        if len(leaves) == 1:
-            clips.append(Clip(path, plain_label(leaves[0]), split, licence=licence))
+        # The class comes before its ancestors, some of which may have no other class in the data.
+        leaf = next((label for label in labels if implied[label] == frozenset(labels)), None)
+        if leaf is not None:
+            clips.append(Clip(path, plain_label(leaf), split, licence=licence))
     return _present(clips, folder)
 
 
 def read_folder(folder: Path) -> list[Clip]:
     """Read a plain folder: one subfolder per label, or a ``manifest.csv`` with columns path and label.
 
-    Where the manifest states no split, it is chosen by hash of the source recording: of the column ``source``, else of
-    the file's name without what marks a piece or a take (`recording_id`), so that no recording straddles.
+    Where the manifest states no split, it is chosen by hash of the source recording: of the column
+    ``source``, else of the file's name without what marks a piece or a take (`recording_id`), so that no
+    recording straddles.
 
     Raises
     ------
@@ -279,7 +287,9 @@ def read_clips(folder: Path) -> list[Clip]:
         ``USAGE`` if the folder is missing, holds no clips, or is damaged.
     """
     if not folder.is_dir():
-        raise _fail(f"{folder} is no folder", "Give a folder of clips, such as the one made by training.bank.")
+        raise _fail(
+            f"{folder} is no folder", "Give a folder of clips, such as the one made by training.bank."
+        )
     if (folder / "meta" / "esc50.csv").exists():
         return read_esc50(folder)
     if (folder / "FSD50K.ground_truth").exists():
@@ -320,7 +330,9 @@ def write_manifest(clips: Sequence[Clip], folder: Path) -> Path:
 
 
 def main(
-    source: Annotated[Path, typer.Argument(help="ESC-50, ESC-10, FSD50K or a plain folder of labelled clips.")],
+    source: Annotated[
+        Path, typer.Argument(help="ESC-50, ESC-10, FSD50K or a plain folder of labelled clips.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for manifest.csv.")],
 ) -> None:
     """Write the manifest of a folder of clips."""

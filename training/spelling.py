@@ -1,6 +1,7 @@
 """Steps in the words of people: any published spelling, drawn at random, that parses back to the same step.
 
-The spellings are those of the step language's own table, so a new spelling there is heard in training data too.
+The spellings are those of the step language's own table, so a new spelling there is heard in training data
+too.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""Training examples as pure functions of a seed: a recording, what is asked, and the recording after every step.
+"""Training examples as pure functions of a seed: a recording, what is asked, and what each step makes of it.
 
-An example starts as 2 to 5 sounds, each with a parameter set of its own: which clip, how varied, when it starts, how
-loud, and where. A step changes one sound's parameters; then its stem is made anew and the mixture is the sum of all
-stems, so ``a_i − a_(i−1)`` is exactly the change of that one stem. Nothing is ever normalised after the start.
+An example starts as 2 to 5 sounds, each with a parameter set of its own: which clip, how varied, when it
+starts, how loud, and where. A step changes one sound's parameters; then its stem is made anew and the mixture
+is the sum of all stems, so ``a_i − a_(i−1)`` is exactly the change of that one stem. Nothing is ever
+normalised after the start.
 
-Levels (paper.md §3.2): the peaks of the first sounds sum to 0.5 before placement, spread within ±3.5 dB; an edit
-multiplies by 10^(dB/20); an added sound has the peak 0.5·10^(dB/20).
+Levels (paper.md §3.2): the peaks of the first sounds sum to 0.5 before placement, spread within ±3.5 dB; an
+edit multiplies by 10^(dB/20); an added sound has the peak 0.5·10^(dB/20).
 
-All stems lie on a grid of 2⁻¹⁵ (that of 16-bit audio, which the published demo recordings are): sums and differences
-of such samples are exact in float32, and so are the files that `training.dataset` writes.
+All stems lie on a grid of 2⁻¹⁵ (that of 16-bit audio, which the published demo recordings are): sums and
+differences of such samples are exact in float32, and so are the files that `training.dataset` writes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from training.spelling import spelled
 
 GRID = 2.0**-15
 VARIATION = Variation(noise_floor=0.0, level_db=0.0)
-"""Clips are varied as for training; no noise and no change of the whole level, so that the law of levels holds."""
+"""Clips are varied as for training, without noise or a change of the whole level: the law of levels holds."""
 
 RT60_S = (0.3, 1.2)
 ABSENT_SHARE = 0.04
@@ -105,8 +106,8 @@ class Example:
     trajectory
         Each step with the recording after it, shape (2, n); empty where the answer is a question.
     stems
-        For each moment 0…len(trajectory), the stems of all events, shape (moments, events, 2, n) as nested tuples
-        that share arrays; silent for an event that is not (or no longer) there.
+        For each moment 0…len(trajectory), the stems of all events, shape (moments, events, 2, n) as nested
+        tuples that share arrays; silent for an event that is not (or no longer) there.
     scene, design_kind, question, choices
         As the designer gives them; `design_kind` is ``single`` for a single step.
     absent
@@ -177,7 +178,7 @@ class _Stage:
 
 
 def example_seed(seed: int, kind: str, split: str, index: int) -> int:
-    """Seed of one example of a set, 0 to 2⁶³ − 1: examples do not depend on how many there are or who makes them."""
+    """Seed of one example of a set, 0 to 2⁶³ − 1, whatever the size of the set."""
     digest = hashlib.sha256(f"smartdj {seed} {kind} {split} {index}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -233,10 +234,12 @@ def _after(
     after = []
     for voice, is_meant in zip(voices, meant, strict=True):
         match step.operation:
-            case Operation.EXTRACT:
-                after.append(replace(voice, sounding=voice.sounding and is_meant))
-            case Operation.REMOVE:
-                after.append(replace(voice, sounding=voice.sounding and not is_meant))
+            case Operation.EXTRACT if voice.sounding and not is_meant:
+                after.append(replace(voice, sounding=False))
+            case Operation.REMOVE if voice.sounding and is_meant:
+                after.append(replace(voice, sounding=False))
+            case Operation.EXTRACT | Operation.REMOVE:
+                after.append(voice)
             case Operation.DIRECTION if is_meant:
                 assert step.to_azimuth_deg is not None
                 after.append(replace(voice, azimuth_deg=step.to_azimuth_deg))
@@ -258,7 +261,7 @@ def _draw_azimuth(rng: np.random.Generator, away_from: float | None = None) -> f
 
 
 def _draw_step(operation: Operation, target: str, heard_at: float | None, rng: np.random.Generator) -> Step:
-    """A step with parameters drawn at random; `heard_at` is where the sound is, None where it is to be added."""
+    """A step with parameters drawn at random; `heard_at` is where the sound is (None for one to be added)."""
     if operation is Operation.ADD:
         gain_db = float(rng.integers(-3, 4)) if rng.random() < 0.8 else round(float(rng.uniform(-6, 6)), 1)
         return Step(operation, target, azimuth_deg=_draw_azimuth(rng), gain_db=gain_db)
@@ -295,7 +298,10 @@ class _Request:
 
 
 def _single_request(
-    present: Sequence[ScenePresent], addable: Sequence[str], knowledge: SceneKnowledge, rng: np.random.Generator
+    present: Sequence[ScenePresent],
+    addable: Sequence[str],
+    knowledge: SceneKnowledge,
+    rng: np.random.Generator,
 ) -> _Request:
     operation = list(Operation)[int(rng.integers(len(Operation)))]
     absent = operation is not Operation.ADD and rng.random() < ABSENT_SHARE
@@ -373,7 +379,9 @@ def make_example(
     )
     present = [ScenePresent(event.label, event.azimuth_deg) for event in scene.events]
     addable = [
-        label for label in store.labels if not any(_same_sound(e.label, label, knowledge) for e in scene.events)
+        label
+        for label in store.labels
+        if not any(_same_sound(e.label, label, knowledge) for e in scene.events)
     ]
     if kind is ExampleKind.SINGLE:
         request = _single_request(present, addable, knowledge, rng)
@@ -394,7 +402,7 @@ def make_example(
                 rendered[slot] = (voice, stage.stem(voice, slot))
         tracks = [rendered[slot][1] if slot < len(moment) else silence for slot in range(len(last))]
         stems.append(tuple(tracks))
-    mixtures = [np.sum(tracks, axis=0, dtype=np.float32) for tracks in stems]
+    mixtures = [np.asarray(np.sum(tracks, axis=0, dtype=np.float32)) for tracks in stems]
     return Example(
         seed=seed,
         kind=kind,

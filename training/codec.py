@@ -35,6 +35,8 @@ class CodecTask:
         self.weights = settings["loss"]
         self.device = device
         self.model = Codec(**settings["model"])
+        # A fresh decoder is some 20 dB too loud; unlearning that first costs hundreds of steps.
+        self.model.decoder.layers[-1].weight_g.data *= 0.1
         self.crop = round(settings["data"]["crop_s"] * SAMPLE_RATE) // self.model.hop * self.model.hop
         valid = ClipStore.open(folders, "valid", cache)
         scenes = [

@@ -59,14 +59,14 @@ def listen(
     best = smooth.max(axis=1)
     chosen: list[int] = []
     for index in np.argsort(-best):
-        if len(chosen) == MAX_SOUNDS or (best[index] < MIN_CONFIDENCE and chosen):
+        if len(chosen) == MAX_SOUNDS or best[index] < MIN_CONFIDENCE:
             break
         if all(float(vectors[index] @ vectors[other]) < SAME_SOUND for other in chosen):
             chosen.append(int(index))
     mono = samples.shape[0] == 1
     found = []
     for index in chosen:
-        active = np.flatnonzero(smooth[index] > max(0.5 * best[index], 0.5 * MIN_CONFIDENCE))
+        active = np.flatnonzero(smooth[index] > 0.5 * best[index])
         begin, end = active[0] * seconds_per_frame, (active[-1] + 1) * seconds_per_frame
         centre = int(np.argmax(smooth[index])) * listener.config.hop
         start, stop = max(0, centre - 2 * rate), min(stereo.shape[1], centre + 2 * rate)

@@ -86,6 +86,8 @@ _WAV_LIMIT_BYTES = (1 << 32) - (1 << 20)
 _STREAMED_BYTES = (
     0x7FFF0000  # programs that write WAV to a pipe state a length from here up, since they can't know it
 )
+# libsndfile states 2^63 − 1 frames for FLAC that was written to a pipe; soundfile can't read that to its end.
+_LENGTH_UNKNOWN = 1 << 62
 _UNKNOWN_TO_LIBSNDFILE = frozenset(
     {"aac", "ac3", "amr", "ape", "dsf", "m4a", "m4b", "mka", "mkv", "mov", "mp4", "mpc", "webm", "wma", "wv"}
 )
@@ -244,6 +246,12 @@ def _read_open(sound: Any, file: Path) -> Audio:
         _check_whole(str(sound.extra_info), file)
     if frames <= 0 or rate <= 0:
         raise SmartDJError(ErrorCode.AUDIO_EMPTY, f"{file} holds no samples", "record or export it again")
+    if frames >= _LENGTH_UNKNOWN:
+        raise SmartDJError(
+            ErrorCode.AUDIO_UNREADABLE,
+            f"{file} does not state its length (it was written to a pipe)",
+            _CONVERT,
+        )
     if frames / rate > MAX_DURATION_S:
         raise SmartDJError(
             ErrorCode.AUDIO_TOO_LONG,

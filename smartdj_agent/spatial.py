@@ -385,7 +385,7 @@ def gcc_itd_ms(stereo: np.ndarray, sample_rate: int, *, patch_step: int = 64) ->
     if not 1 <= patch_step < _GCC_PATCHES:
         raise ValueError(f"patch_step must be 1 to {_GCC_PATCHES - 1}, got {patch_step}")
     samples = _check_stereo(stereo).astype(np.float64)
-    # Resampling spreads a little of every sound over digital silence, so silence is told at the clip's own rate.
+    # Resampling spreads a little of every sound over digital silence; so silence is told before it.
     sounding = np.pad(np.cumsum(samples != 0.0, axis=1), ((0, 0), (1, 0)))
     if sample_rate != _GCC_RATE and samples.shape[1]:
         samples = signal.resample(samples, max(1, round(samples.shape[1] * _GCC_RATE / sample_rate)), axis=1)

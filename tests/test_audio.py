@@ -49,8 +49,8 @@ def fails(code: ErrorCode, action, *args, **kwargs) -> SmartDJError:
 EXACT = [
     (container, subtype, suffix)
     for container, suffix in [
-        ("WAV", "wav"), ("WAVEX", "wav"), ("RF64", "wav"), ("W64", "w64"), ("AIFF", "aiff"), ("AU", "au"), ("CAF", "caf"),
-        ("FLAC", "flac"),
+        ("WAV", "wav"), ("WAVEX", "wav"), ("RF64", "wav"), ("W64", "w64"), ("AIFF", "aiff"), ("AU", "au"),
+        ("CAF", "caf"), ("FLAC", "flac"),
     ]
     for subtype in [
         "PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW",
@@ -247,11 +247,10 @@ def test_a_damaged_header_is_an_error_or_audio_never_a_crash(tmp_path_factory, j
     (folder / "bad.wav").write_bytes(content)
     try:
         read = read_audio(folder / "bad.wav")
-    except SmartDJError as error:
-        assert error.hint
-    else:
-        assert read.n_samples > 0
-        assert np.isfinite(read.samples).all()
+    except SmartDJError:
+        return
+    assert read.n_samples > 0
+    assert np.isfinite(read.samples).all()
 
 
 @pytest.mark.parametrize("suffix", ["wav", "aiff", "au", "w64", "rf64", "caf", "flac"])
@@ -270,6 +269,15 @@ def test_wav_written_to_a_pipe_is_not_cut_short(tmp_path):
     content[4:8] = content[40:44] = b"\xff\xff\xff\xff"
     (tmp_path / "streamed.wav").write_bytes(content)
     assert read_audio(tmp_path / "streamed.wav").n_samples == 500
+
+
+def test_flac_written_to_a_pipe_states_no_length(tmp_path):
+    soundfile.write(tmp_path / "a.flac", noise(2, 9000).T, 8000, subtype="PCM_16")
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[21] &= 0xF0  # 36 bits of STREAMINFO: the number of samples, 0 where it is unknown
+    content[22:26] = bytes(4)
+    (tmp_path / "streamed.flac").write_bytes(content)
+    assert "length" in fails(ErrorCode.AUDIO_UNREADABLE, read_audio, tmp_path / "streamed.flac").message
 
 
 def test_zero_frames_nan_and_infinity(tmp_path):
@@ -385,8 +393,8 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("number", "code"),
     [
-        (errno.ENOSPC, ErrorCode.DISK_FULL), (errno.EDQUOT, ErrorCode.DISK_FULL), (errno.EIO, ErrorCode.OUTPUT_UNWRITABLE),
-        (errno.EROFS, ErrorCode.OUTPUT_UNWRITABLE),
+        (errno.ENOSPC, ErrorCode.DISK_FULL), (errno.EDQUOT, ErrorCode.DISK_FULL),
+        (errno.EIO, ErrorCode.OUTPUT_UNWRITABLE), (errno.EROFS, ErrorCode.OUTPUT_UNWRITABLE),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("where", ["fsync", "link", "open", "write"])

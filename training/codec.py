@@ -21,6 +21,9 @@ from training.metrics import si_sdr_db
 from training.mixing import NONE, Variation, make_scene
 from training.stft_loss import multi_resolution_loss
 
+SIZES = (2048, 512, 128)
+"""Resolutions of the training loss, samples."""
+
 
 class CodecTask:
     """Crops of scenes in, reconstruction losses out."""
@@ -32,6 +35,8 @@ class CodecTask:
         self.weights = settings["loss"]
         self.device = device
         self.model = Codec(**settings["model"])
+        # A fresh decoder is some 20 dB too loud; unlearning that first costs hundreds of steps.
+        self.model.decoder.layers[-1].weight_g.data *= 0.1
         self.crop = round(settings["data"]["crop_s"] * SAMPLE_RATE) // self.model.hop * self.model.hop
         valid = ClipStore.open(folders, "valid", cache)
         scenes = [
@@ -61,7 +66,7 @@ class CodecTask:
         decoded = self.model.decoder(latent).float()[:, 0]
         with torch.autocast(self.device.split(":")[0], enabled=False):
             level = batch[:, 0].square().mean(1, keepdim=True).sqrt() + 2e-2
-            spectral = multi_resolution_loss(decoded / level, batch[:, 0] / level)
+            spectral = multi_resolution_loss(decoded / level, batch[:, 0] / level, SIZES, perceptual=False)
             wave = ((decoded - batch[:, 0]) / level).abs().mean()
             divergence = kl_divergence(mean, scale)
         loss = self.weights["spectral"] * spectral + self.weights["wave"] * wave + self.weights["kl"] * divergence
@@ -77,7 +82,7 @@ class CodecTask:
         for wave in self.validation:
             decoded = self.model.decode_stereo(self.model.encode_stereo(wave[None]))[0, :, : wave.shape[1]]
             ratios.append(si_sdr_db(decoded, wave))
-            spectral.append(float(multi_resolution_loss(decoded, wave, perceptual=False)))
+            spectral.append(float(multi_resolution_loss(decoded / wave.std(), wave / wave.std(), SIZES, perceptual=False)))
             level.append(float(20 * torch.log10(decoded.std() / wave.std())))
         return {
             "si_sdr_db": float(np.median(ratios)),

@@ -63,9 +63,17 @@ def heard_events(present: list[ScenePresent], rng: np.random.Generator, labels: 
 
 def make_plan_example(rng: np.random.Generator, knowledge: SceneKnowledge, labels: list[str], split: str) -> PlanExample:
     """Draw sounds, let the designer write, add the listener's mistakes; a pure function of `rng`."""
-    chosen = rng.choice(labels, size=int(rng.integers(2, 6)), replace=False)
+    chosen = list(map(str, rng.choice(labels, size=int(rng.integers(2, 6)), replace=False)))
+    if rng.random() < 0.6:
+        # Among random sounds hardly any fits a scene; real recordings hold sounds that belong together.
+        scenes = knowledge.scenes(split)
+        scene = scenes[int(rng.integers(len(scenes)))]
+        fitting = sorted({knowledge.like(entry) for entry in scene.belongs} & set(labels))
+        count = min(len(fitting), len(chosen) - 1, int(rng.integers(1, 4)))
+        own = list(map(str, rng.choice(fitting, size=count, replace=False))) if count else []
+        chosen = own + [label for label in chosen if label not in own][: len(chosen) - count]
     present = []
-    for label in map(str, chosen):
+    for label in map(str, rng.permutation(chosen)):
         named = str(rng.choice(knowledge.words(label))) if rng.random() < 0.2 else label
         azimuth = None if rng.random() < 0.1 else float(rng.choice(AZIMUTHS_DEG))
         present.append(ScenePresent(named, azimuth))

@@ -305,8 +305,17 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
+def _keep_same(old: Path, new: Path) -> None:
+    """Put the old file in the new one's place where both decode to the same samples."""
+    if old.is_file() and np.array_equal(soundfile.read(old)[0], soundfile.read(new)[0]):
+        shutil.copyfile(old, new)
+
+
 def build(bank: Path, out: Path) -> list[dict[str, str]]:
     """Write the library: clips, ``manifest.csv`` and ``CREDITS.md``; an older one in `out` is replaced.
+
+    Files of the older one that hold the same samples stay as they are, byte for byte: Ogg streams carry a
+    random number, so encoding them again would only make the repository grow.
 
     Returns
     -------
@@ -314,13 +323,15 @@ def build(bank: Path, out: Path) -> list[dict[str, str]]:
         The rows of the manifest.
     """
     rows = read_bank(bank, read_credits())
-    if out.exists():
-        shutil.rmtree(out)
+    made = out.with_name(out.name + ".new")
+    if made.exists():
+        shutil.rmtree(made)
     manifest: list[dict[str, str]] = []
 
     def keep(name: str, label: str, x: np.ndarray, kind: str, **words: str) -> None:
         path = Path(_slug(label)) / f"{name}.ogg"
-        _encode(out / path, x)
+        _encode(made / path, x)
+        _keep_same(out / path, made / path)
         manifest.append(
             {
                 "path": path.as_posix(),
@@ -356,11 +367,14 @@ def build(bank: Path, out: Path) -> list[dict[str, str]]:
              author="SmartDJ Agent", source="synthesised by SmartDJ", url="", split="")  # fmt: skip
 
     manifest.sort(key=lambda r: r["path"])
-    with (out / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
+    with (made / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(manifest)
-    (out / "CREDITS.md").write_text(credits_text(manifest), encoding="utf-8")
+    (made / "CREDITS.md").write_text(credits_text(manifest), encoding="utf-8")
+    if out.exists():
+        shutil.rmtree(out)
+    made.rename(out)
     return manifest
 
 

@@ -39,6 +39,8 @@ def multi_resolution_loss(
             ours, theirs = ours * curve, theirs * curve
         # Relative to the whole batch's mean, not each wave's: a nearly silent crop must not blow the gradient up.
         linear = (ours - theirs).abs().mean() / (theirs.mean() + 1e-6)
-        logarithmic = (ours.clamp(min=1e-4).log() - theirs.clamp(min=1e-4).log()).abs().mean()
+        # What lies some 50 dB below a full-scale-normalised wave is floor: its logarithm would only add noise.
+        floor = 2e-3 * size**0.5
+        logarithmic = ((ours + floor).log() - (theirs + floor).log()).abs().mean()
         total = total + logarithmic + linear
     return total / len(sizes)

@@ -237,7 +237,11 @@ class Listener(ModelMixin, ConfigMixin):
 
     def text_embeddings(self, vectors: Tensor) -> Tensor:
         """Sentence vectors (Q, text_width) → unit vectors of the joint space, (Q, embed_width)."""
-        return functional.normalize(self.text(vectors).float(), dim=-1)
+        return functional.normalize(self.text(self._scaled(vectors)).float(), dim=-1)
+
+    def _scaled(self, vectors: Tensor) -> Tensor:
+        # Unit vectors have entries of about 0.05: beside the biases of a fresh layer, all texts would look the same.
+        return vectors * self.config.text_width**0.5
 
     def presence_logits(self, frames: Tensor, texts: Tensor) -> Tensor:
         """How surely each text is heard in each frame: (B, T, E) and (Q, E) → logits (B, Q, T)."""
@@ -246,7 +250,7 @@ class Listener(ModelMixin, ConfigMixin):
     def mask_logits(self, hearing: Hearing, vectors: Tensor) -> Tensor:
         """Masks for Q texts per recording: vectors (B, Q, text_width) → logits (B, Q, 2, bands, T)."""
         batch, count, _ = vectors.shape
-        condition = self.query_in(vectors.reshape(batch * count, -1))
+        condition = self.query_in(self._scaled(vectors).reshape(batch * count, -1))
         x = hearing.frames.repeat_interleave(count, dim=0)
         for layer in self.query:
             x = layer(x, condition)

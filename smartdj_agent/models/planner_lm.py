@@ -80,7 +80,8 @@ class EventAdapter(nn.Module):
 
     def forward(self, vectors: Tensor, stats: Tensor) -> Tensor:
         """vectors (B, N, text_width), stats (B, N, 7) → (B, N, model_width)."""
-        x = self.net(torch.cat([vectors, stats], dim=-1))
+        # Unit vectors have entries of about 0.05; scaled, they weigh as much as the numbers.
+        x = self.net(torch.cat([vectors * vectors.shape[-1] ** 0.5, stats], dim=-1))
         return self.gain * nn.functional.layer_norm(x, x.shape[-1:])
 
 

@@ -526,7 +526,7 @@ def draw(
     settings = {
         "svg.fonttype": "none",
         "svg.hashsalt": salt,
-        "font.size": 9.0,
+        "font.size": 10.0,
         "axes.edgecolor": colours.faint,
         "axes.labelcolor": colours.ink,
         "text.color": colours.ink,
@@ -551,7 +551,7 @@ def draw(
         for (title, picture, colour), (left, right) in zip(rows, axes, strict=True):
             _draw_waveform(left, picture, limit, colour, colours)
             image = _draw_spectrogram(right, picture, top_db)
-            left.set_title(title, loc="left", fontsize=10, fontweight="bold", color=colours.ink)
+            left.set_title(title, loc="left", fontsize=11, fontweight="bold", color=colours.ink)
             for start_s, end_s in touched_s[:60]:
                 left.axvspan(start_s, end_s, color=colours.mark, alpha=0.16, linewidth=0, zorder=0)
                 for edge_s in (start_s, end_s):

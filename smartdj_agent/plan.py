@@ -1,9 +1,9 @@
 """Plans: an ordered list of steps that a person can read, edit, keep and run again.
 
-A plan file is YAML with one canonical step sentence per entry. Reading one trusts nothing: size, nesting and number
-of nodes are limited, aliases and repeated keys are refused, every scalar is read as the text it is written as (no
-surprise dates or numbers), and every error names the line or the dotted path of the field, such as
-``plan.steps[2].gain_db``, with a hint.
+A plan file is YAML with one canonical step sentence per entry. Reading one trusts nothing: size, nesting and
+number of nodes are limited, aliases and repeated keys are refused, every scalar is read as the text it is
+written as (no surprise dates or numbers), and every error names the line or the dotted path of the field,
+such as ``plan.steps[2].gain_db``, with a hint.
 """
 
 from __future__ import annotations
@@ -162,7 +162,9 @@ class Plan:
             ("plan.provenance.created", self.provenance.created),
         ):
             if len(text) > MAX_TEXT_CHARS:
-                _invalid(f"{path} has {len(text)} characters; allowed are {MAX_TEXT_CHARS}", "Shorten it.", path)
+                _invalid(
+                    f"{path} has {len(text)} characters; allowed are {MAX_TEXT_CHARS}", "Shorten it.", path
+                )
             if any(unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\r\t" for char in text):
                 _invalid(f"{path} holds control characters", "Use only printable characters.", path)
 
@@ -177,7 +179,9 @@ class Plan:
                 return index
         ids = [plan_step.id for plan_step in self.steps]
         _invalid(
-            f"the plan has no step {id!r}", f"Its steps are {', '.join(ids) or 'none'}.{_suggest(id, ids)}", "id"
+            f"the plan has no step {id!r}",
+            f"Its steps are {', '.join(ids) or 'none'}.{_suggest(id, ids)}",
+            "id",
         )
 
     def with_step(self, step: Step | str, *, id: str | None = None, position: int | None = None) -> Plan:
@@ -258,12 +262,12 @@ def check_source(plan: Plan, source_sha256: str) -> None:
         raise SmartDJError(
             ErrorCode.PLAN_MISMATCH,
             f"the plan was made for another recording{name}",
-            "Use that recording, make a new plan, or delete the line 'sha256' from the plan to use it anyway.",
+            "Use that recording, make a new plan, or delete the plan's sha256 line to use it anyway.",
             "plan.source.sha256",
         )
 
 
-# --- documents ---------------------------------------------------------------------------------------------------
+# --- documents ------------------------------------------------------------
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
@@ -359,7 +363,11 @@ def plan_from_json(text: str) -> Plan:
     try:
         document = json.loads(text, object_pairs_hook=_unique_pairs)
     except (ValueError, RecursionError) as error:
-        detail = f"{error.msg} in line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "not readable"
+        detail = (
+            f"{error.msg} in line {error.lineno}"
+            if isinstance(error, json.JSONDecodeError)
+            else "not readable"
+        )
         _invalid(f"the plan is not valid JSON: {detail}", "Check its brackets, commas and quotes.", "plan")
     return plan_from_dict(document)
 
@@ -373,13 +381,19 @@ class _Composer(yaml.SafeLoader):
         self._nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        event = self.peek_event()
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
             _invalid(f"line {line} of the plan uses a YAML alias (*)", "Write the value out.", "plan")
+        if getattr(event, "tag", None) is not None:
+            _invalid(f"line {line} of the plan uses a YAML tag (!)", "Write the value without it.", "plan")
         self._nodes += 1
         if self._nodes > _MAX_NODES:
-            _invalid(f"the plan holds too many entries (line {line})", f"A plan has at most {MAX_STEPS} steps.", "plan")
+            _invalid(
+                f"the plan holds too many entries (line {line})",
+                f"A plan has at most {MAX_STEPS} steps.",
+                "plan",
+            )
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             _invalid(f"the plan is nested too deeply (line {line})", "Write steps as a simple list.", "plan")
@@ -394,7 +408,9 @@ def _plain(node: yaml.Node) -> Any:
         pairs = []
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                _invalid(f"line {key.start_mark.line + 1} of the plan has a key that is not a word", _QUOTE, "plan")
+                _invalid(
+                    f"line {key.start_mark.line + 1} of the plan has a key that is not a word", _QUOTE, "plan"
+                )
             pairs.append((key.value, _plain(value)))
         return _unique_pairs(pairs)
     if isinstance(node, yaml.SequenceNode):
@@ -419,7 +435,9 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_version(document: dict[str, Any]) -> None:
     if "version" not in document:
-        _invalid("plan.version is missing", f"Write 'version: {PLAN_VERSION}' as the first line.", "plan.version")
+        _invalid(
+            "plan.version is missing", f"Write 'version: {PLAN_VERSION}' as the first line.", "plan.version"
+        )
     version = document["version"]
     if isinstance(version, bool) or str(version) != str(PLAN_VERSION):
         raise SmartDJError(
@@ -438,7 +456,8 @@ def _check_keys(mapping: Mapping[str, Any], known: tuple[str, ...], path: str) -
             looks_like_step = " " in shown
             _invalid(
                 f"{path} has an unknown key {shown!r}",
-                f"Known keys: {', '.join(known)}.{_suggest(shown, known)}" + (f" {_QUOTE}" if looks_like_step else ""),
+                f"Known keys: {', '.join(known)}.{_suggest(shown, known)}"
+                + (f" {_QUOTE}" if looks_like_step else ""),
                 field,
             )
 
@@ -480,7 +499,9 @@ def _read_steps(value: Any) -> tuple[PlanStep, ...]:
         id = entry.get("id")
         if id is not None and (isinstance(id, bool) or not isinstance(id, str | int)):
             _invalid(f"{path}.id is not a name", "Give a short name such as s1.", f"{path}.id")
-        entries.append((None if id is None else str(id), step, _flag(entry.get("enabled", True), f"{path}.enabled")))
+        entries.append(
+            (None if id is None else str(id), step, _flag(entry.get("enabled", True), f"{path}.enabled"))
+        )
     taken = {id for id, _, _ in entries if id is not None}
     steps = []
     for id, step, enabled in entries:
@@ -524,7 +545,9 @@ def _whole_number(value: Any, path: str) -> int | None:
 def _check_size(size: int) -> None:
     if size > MAX_PLAN_BYTES:
         _invalid(
-            f"the plan is larger than {MAX_PLAN_BYTES // 1024} KiB", "Is this the right file? A plan is short.", "plan"
+            f"the plan is larger than {MAX_PLAN_BYTES // 1024} KiB",
+            "Is this the right file? A plan is short.",
+            "plan",
         )
 
 
@@ -547,7 +570,7 @@ def _invalid(message: str, hint: str, field: str) -> NoReturn:
     raise SmartDJError(ErrorCode.PLAN_INVALID, message, hint, field)
 
 
-# --- files -------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------
 
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:
@@ -563,15 +586,25 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
         with path.open("rb") as file:
             data = file.read(MAX_PLAN_BYTES + 1)
     except FileNotFoundError:
-        _invalid(f"the plan {path} does not exist", "Check the name, or make one: smartdj plan IN … -o PLAN", "plan")
+        _invalid(
+            f"the plan {path} does not exist",
+            "Check the name, or make one: smartdj plan IN … -o PLAN",
+            "plan",
+        )
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        _invalid(f"the plan {path} can't be read: {reason}", "Give the name of a plan file that you may read.", "plan")
+        _invalid(
+            f"the plan {path} can't be read: {reason}",
+            "Give the name of a plan file that you may read.",
+            "plan",
+        )
     _check_size(len(data))
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        _invalid(f"{path} is not a text file in UTF-8", "Is this the right file? A plan is a text file.", "plan")
+        _invalid(
+            f"{path} is not a text file in UTF-8", "Is this the right file? A plan is a text file.", "plan"
+        )
     return plan_from_json(text) if path.suffix.lower() == ".json" else plan_from_yaml(text)
 
 
@@ -591,13 +624,17 @@ def write_plan(path: str | os.PathLike[str], plan: Plan, overwrite: bool = False
         _write_atomically(path, text.encode("utf-8"), overwrite)
     except FileExistsError:
         raise SmartDJError(
-            ErrorCode.OUTPUT_EXISTS, f"{path} exists", "Choose another name, or allow overwriting (--overwrite)."
+            ErrorCode.OUTPUT_EXISTS,
+            f"{path} exists",
+            "Choose another name, or allow overwriting (--overwrite).",
         ) from None
     except (OSError, ValueError) as error:
         number = error.errno if isinstance(error, OSError) else None
         if number in (errno.ENOSPC, errno.EDQUOT):
             raise SmartDJError(
-                ErrorCode.DISK_FULL, f"no space left to write {path}", "Free some space, or write to another disk."
+                ErrorCode.DISK_FULL,
+                f"no space left to write {path}",
+                "Free some space, or write to another disk.",
             ) from None
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SmartDJError(
@@ -624,12 +661,12 @@ def _write_atomically(path: Path, data: bytes, overwrite: bool) -> None:
             os.replace(temporary, path)
             return
         try:
-            # A link fails where the name is taken, also by a file that appeared a moment ago; a rename would not.
+            # A link fails where the name is taken, even by a file that just appeared; a rename would not.
             os.link(temporary, path)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
                 raise
-            # No hard links here (FAT, some network shares): reserve the name, then put the whole file in its place.
+            # No hard links here (FAT, some network shares): reserve the name, then replace it by the file.
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
             os.replace(temporary, path)
     finally:

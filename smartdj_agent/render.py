@@ -186,8 +186,8 @@ def reverberated(stem: np.ndarray, reverb_level: int, sample_rate: int, *, seed:
     """Put a sound into a room: the sound as it is, plus what the room answers.
 
     The strongest channel excites the room, whose answer is equally strong and independent in every channel (a
-    diffuse field has no direction). `rt60_s` maps the level to the reverberation time, `wet_gain` to the amount.
-    Before the sound begins and after the answer has ended, every sample is what it was.
+    diffuse field has no direction). `rt60_s` maps the level to the reverberation time, `wet_gain` to the
+    amount. Before the sound begins and after the answer has ended, every sample is what it was.
 
     Parameters
     ----------

@@ -11,6 +11,8 @@ both have the opposite sign of the azimuth. That is the sign of the published GC
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import fft, signal
 
@@ -192,14 +194,27 @@ def measure_ild_db(stereo: np.ndarray) -> float:
     """
     samples = _check_stereo(stereo).astype(np.float64)
     left, right = (float(np.dot(ear, ear)) for ear in samples)
+    return _level_db(left, right)
+
+
+def _level_db(left: float, right: float) -> float:
+    """Ratio of two powers in dB, limited to ±120; 0 for silence."""
     if left == 0.0 and right == 0.0:
         return 0.0
     tiny = 1e-12 * max(left, right)
     return 10.0 * float(np.log10(max(left, tiny) / max(right, tiny)))
 
 
-def _correlation(stereo: np.ndarray, sample_rate: int) -> tuple[float, float]:
-    """ITD in seconds and how clear it is (0 to 1: the height of the correlation's peak)."""
+@dataclass(frozen=True)
+class _Cues:
+    """What two ears tell: ITD, its clarity (0 to 1: the height of the correlation's peak), ILD."""
+
+    itd_s: float
+    clarity: float
+    ild_db: float
+
+
+def _cues(stereo: np.ndarray, sample_rate: int) -> _Cues:
     samples = _check_stereo(stereo)
     n = samples.shape[1]
     block = _ANALYSIS_BLOCK * max(1, round(sample_rate / RULE_RATE))
@@ -219,7 +234,10 @@ def _correlation(stereo: np.ndarray, sample_rate: int) -> tuple[float, float]:
     both = np.sqrt(power[0] * power[1])
     heard = both > 1e-7 * both.max()  # bins 70 dB below the loudest hold only rounding noise
     if not heard.any():
-        return 0.0, 0.0
+        return _Cues(0.0, 0.0, measure_ild_db(samples))
+    # A fractional delay is exact up to 0.8 of the Nyquist frequency; so only this part tells the level.
+    left, right = power[:, : int(0.8 * power.shape[1])].sum(axis=1)
+    ild_db = _level_db(float(left), float(right))
     weighted = np.where(heard, cross / np.where(heard, both, 1.0), 0.0)
     fine = 16
     values = fft.irfft(weighted, block * fine) * (block * fine / (2.0 * np.count_nonzero(heard)))
@@ -234,7 +252,7 @@ def _correlation(stereo: np.ndarray, sample_rate: int) -> tuple[float, float]:
         curve = before - 2.0 * here + after
         if curve < 0.0:
             lag += float(0.5 * (before - after) / curve)
-    return -lag / (fine * sample_rate), float(np.clip(near[best], 0.0, 1.0))
+    return _Cues(-lag / (fine * sample_rate), float(np.clip(near[best], 0.0, 1.0)), ild_db)
 
 
 def measure_itd_s(stereo: np.ndarray, sample_rate: int) -> float:
@@ -259,7 +277,7 @@ def measure_itd_s(stereo: np.ndarray, sample_rate: int) -> float:
     bins in which the ears have nothing in common count less. The peak is found on a 16 times finer grid and
     refined by a parabola. `gcc_itd_ms` is the published metric, which works in whole samples.
     """
-    return _correlation(stereo, sample_rate)[0]
+    return _cues(stereo, sample_rate).itd_s
 
 
 def measure_azimuth(stereo: np.ndarray, sample_rate: int) -> float:
@@ -281,12 +299,14 @@ def measure_azimuth(stereo: np.ndarray, sample_rate: int) -> float:
     float
         Degrees, −90 (left) to 90 (right); 0 for silence.
     """
-    itd_s, clarity = _correlation(stereo, sample_rate)
-    ild_db = measure_ild_db(stereo)
-    by_time = -float(np.copysign(np.interp(abs(itd_s), _DELAYS_S, _AZIMUTHS), itd_s))
-    gain = 10.0 ** (-abs(ild_db) / 20.0)
-    by_level = -float(np.copysign(np.interp(gain, _GAINS[::-1], _AZIMUTHS[::-1]), ild_db))
-    if clarity < 0.2:
+    return _azimuth_deg(_cues(stereo, sample_rate))
+
+
+def _azimuth_deg(cues: _Cues) -> float:
+    by_time = -float(np.copysign(np.interp(abs(cues.itd_s), _DELAYS_S, _AZIMUTHS), cues.itd_s))
+    gain = 10.0 ** (-abs(cues.ild_db) / 20.0)
+    by_level = -float(np.copysign(np.interp(gain, _GAINS[::-1], _AZIMUTHS[::-1]), cues.ild_db))
+    if cues.clarity < 0.2:
         return by_level + 0.0
     if abs(by_time - by_level) <= 15.0:
         return 0.5 * (by_time + by_level) + 0.0  # + 0.0: never −0
@@ -315,17 +335,15 @@ def unplace(stereo: np.ndarray, sample_rate: int) -> tuple[np.ndarray, float]:
         (n,) in the same dtype, and `measure_azimuth`.
     """
     samples = _check_stereo(stereo)
-    itd_s, clarity = _correlation(samples, sample_rate)
-    ild_db = measure_ild_db(samples)
-    near = 0 if ild_db >= 0.0 else 1
-    late_s = -itd_s if near == 0 else itd_s
+    cues = _cues(samples, sample_rate)
+    near = 0 if cues.ild_db >= 0.0 else 1
+    late_s = -cues.itd_s if near == 0 else cues.itd_s
     source = samples[near].copy()
-    # Below half a decibel the levels don't tell which ear is the near one.
-    if late_s > 0.0 and abs(ild_db) < 0.5 and clarity >= 0.2:
-        source = samples[1 - near].copy()
-    elif late_s > 0.0 and clarity >= 0.2:
-        source = delayed(source, -float(round(late_s * sample_rate)))
-    return source, measure_azimuth(samples, sample_rate)
+    if late_s > 0.0 and cues.clarity >= 0.2:
+        # Below half a decibel the levels don't tell which ear is the near one.
+        alike = abs(cues.ild_db) < 0.5
+        source = samples[1 - near].copy() if alike else delayed(source, -round(late_s * sample_rate))
+    return source, _azimuth_deg(cues)
 
 
 _GCC_RATE = 16_000
@@ -367,9 +385,10 @@ def gcc_itd_ms(stereo: np.ndarray, sample_rate: int, *, patch_step: int = 64) ->
     if not 1 <= patch_step < _GCC_PATCHES:
         raise ValueError(f"patch_step must be 1 to {_GCC_PATCHES - 1}, got {patch_step}")
     samples = _check_stereo(stereo).astype(np.float64)
+    # Resampling spreads a little of every sound over digital silence; so silence is told before it.
+    sounding = np.pad(np.cumsum(samples != 0.0, axis=1), ((0, 0), (1, 0)))
     if sample_rate != _GCC_RATE and samples.shape[1]:
         samples = signal.resample(samples, max(1, round(samples.shape[1] * _GCC_RATE / sample_rate)), axis=1)
-        samples[:, :] = np.where(np.any(stereo, axis=1)[:, None], samples, 0.0)
     length = _GCC_WINDOW + _GCC_PATCHES - 1
     n = samples.shape[1]
     frames = max(1, n * _GCC_FPS // _GCC_RATE)
@@ -385,7 +404,11 @@ def gcc_itd_ms(stereo: np.ndarray, sample_rate: int, *, patch_step: int = 64) ->
         cross = spectra[0] * spectra[1].conj()
         values = np.abs(fft.irfft(cross / (np.abs(cross) + 1e-20), 2 * _GCC_WINDOW, axis=-1))
         near = np.concatenate([values[:, -_GCC_MAX_LAG:], values[:, : _GCC_MAX_LAG + 1]], axis=1)
-        lags = np.where(near.any(axis=1), np.argmax(near, axis=1) - _GCC_MAX_LAG, 0)
+        begins = (start + np.arange(0, _GCC_PATCHES, patch_step)) * sample_rate // _GCC_RATE
+        ends = begins + -(-_GCC_WINDOW * sample_rate // _GCC_RATE)
+        last = sounding.shape[1] - 1
+        silent = (sounding[:, np.minimum(ends, last)] == sounding[:, np.minimum(begins, last)]).any(axis=0)
+        lags = np.where(silent, 0, np.argmax(near, axis=1) - _GCC_MAX_LAG)
         means[frame] = -lags.mean() / _GCC_RATE
     return float(1000.0 * means.mean())
 

@@ -1,14 +1,14 @@
 """The step language: eight atomic operations on one sound each, declared once.
 
-`OPERATIONS` is the only place that knows what an operation is called, which parameters it takes, their units and
-bounds, and how it may be spelled. The parser, the printer, the planner's prompt and the JSON schema read it; so do
-the doors. A new operation is one entry here (and its rendering).
+`OPERATIONS` is the only place that knows what an operation is called, which parameters it takes, their units
+and bounds, and how it may be spelled. The parser, the printer, the planner's prompt and the JSON schema read
+it; so do the doors. A new operation is one entry here (and its rendering).
 
 A step is one English sentence. The canonical spelling is that of the released SmartDJ editor, for example
-``add the sound of dog barking at the right with 0 dB``; the planner's spelling (``Add dog barking at right by 0dB``),
-the spelling of the released serialiser (``add moderate reverberation to the sound of man speech``) and some everyday
-variants are understood too. See `parse_step` for how a name such as ``man at the door, knocking`` is told from the
-parameters that follow it.
+``add the sound of dog barking at the right with 0 dB``; the planner's spelling (``Add dog barking at right by
+0dB``), the spelling of the released serialiser (``add moderate reverberation to the sound of man speech``)
+and some everyday variants are understood too. See `parse_step` for how a name such as ``man at the door,
+knocking`` is told from the parameters that follow it.
 
 Importing this module loads nothing but the standard library.
 """
@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import cache
 from numbers import Integral, Real
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
 
@@ -78,7 +78,7 @@ REVERB_WORDS: dict[str, int] = {
     "heavy": 9,
     "extreme": 10,
 }
-"""Words for a reverb level. The released serialiser prints a word without defining it; these values are ours."""
+"""Words for a reverb level; the released serialiser prints words that it never defines; values are ours."""
 
 
 class Kind(StrEnum):
@@ -144,18 +144,19 @@ class Parameter:
 class Form:
     """One way to spell an operation: a head, the sound's name, then clauses.
 
-    In `head` and `clauses`, ``(a|b)`` is either word, ``[word]`` may be left out, and ``{name}`` is the value of a
-    parameter.
+    In `head` and `clauses`, ``(a|b)`` is either word, ``[word]`` may be left out, and ``{name}`` is the value
+    of a parameter.
 
     Attributes
     ----------
     head
         Words before the name.
     clauses
-        Phrases after the name, in the order in which they are printed; read in any order. A clause may be left out
-        where its parameter is not required.
+        Phrases after the name, in the order in which they are printed; read in any order. A clause may be
+        left out where its parameter is not required.
     sign
-        0: a number's sign is as written; 1 or −1: the words say the sign ("turn down"), and a minus contradicts them.
+        0: a number's sign is as written; 1 or −1: the words say the sign ("turn down"), and a minus
+        contradicts them.
     """
 
     head: str
@@ -208,13 +209,17 @@ class OperationSpec:
         return next((parameter for parameter in self.parameters if parameter.name == name), None)
 
 
-def _azimuth(name: str, description: str, *, default: float | None = None, required: bool = False) -> Parameter:
+def _azimuth(
+    name: str, description: str, *, default: float | None = None, required: bool = False
+) -> Parameter:
     return Parameter(
         name, Kind.AZIMUTH, description, "degrees", -90.0, 90.0, 0.1, default=default, required=required
     )
 
 
-_HEARD_AT = _azimuth("azimuth_deg", "where the sound is heard now; only needed to tell two alike sounds apart")
+_HEARD_AT = _azimuth(
+    "azimuth_deg", "where the sound is heard now; only needed to tell two alike sounds apart"
+)
 _AT = "(at|on|from|in) {azimuth_deg}"
 _SOUND = "[the] [(sound|sounds) of]"
 
@@ -279,7 +284,11 @@ OPERATIONS: dict[Operation, OperationSpec] = {
             ),
             (
                 Form("(turn up|increase|raise) [the] [(sound|volume|level) of]", (_AT, "by {gain_db}"), 1),
-                Form("(turn down|decrease|lower|reduce) [the] [(sound|volume|level) of]", (_AT, "by {gain_db}"), -1),
+                Form(
+                    "(turn down|decrease|lower|reduce) [the] [(sound|volume|level) of]",
+                    (_AT, "by {gain_db}"),
+                    -1,
+                ),
                 Form("turn [the] [(sound|volume) of]", (_AT, "up by {gain_db}"), 1),
                 Form("turn [the] [(sound|volume) of]", (_AT, "down by {gain_db}"), -1),
             ),
@@ -322,7 +331,10 @@ OPERATIONS: dict[Operation, OperationSpec] = {
                 Form(f"(shift|move) {_SOUND}", (_AT, "earlier by {shift_s}"), -1),
                 Form(f"delay {_SOUND}", (_AT, "by {shift_s}"), 1),
             ),
-            ("shift the sound of dog barking by 0.5 seconds", "shift the sound of door closing by -1.2 seconds"),
+            (
+                "shift the sound of dog barking by 0.5 seconds",
+                "shift the sound of door closing by -1.2 seconds",
+            ),
         ),
         OperationSpec(
             Operation.REVERB,
@@ -344,7 +356,8 @@ OPERATIONS: dict[Operation, OperationSpec] = {
             (
                 Form(f"reverb {_SOUND}", (_AT, "(with|at|to) [reverb] level {reverb_level}")),
                 Form(
-                    "add [a] [level] [{reverb_level}] (reverberation|reverb) to [the] [(sound|sounds) of]", (_AT,)
+                    "add [a] [level] [{reverb_level}] (reverberation|reverb) to [the] [(sound|sounds) of]",
+                    (_AT,),
                 ),
             ),
             ("reverb the sound of man speech at the left with reverb level 5",),
@@ -378,15 +391,17 @@ OPERATIONS: dict[Operation, OperationSpec] = {
 class Step:
     """One atomic edit of one sound.
 
-    Numbers are rounded to the grid of their parameter (0.1°, 0.01 dB, 1 ms), so that printed text means exactly the
-    step. Parameters that the operation does not take must be None; missing ones get the table's default.
+    Numbers are rounded to the grid of their parameter (0.1°, 0.01 dB, 1 ms), so that printed text means
+    exactly the step. Parameters that the operation does not take must be None; missing ones get the table's
+    default.
 
     Attributes
     ----------
     operation
         What is done.
     target
-        Name of the sound, 1 to 200 characters; lower case, single spaces, Unicode NFC. Commas and "and" belong to it.
+        Name of the sound, 1 to 200 characters; lower case, single spaces, Unicode NFC. Commas and "and"
+        belong to it.
     azimuth_deg
         Where the sound is heard (None: not said), or for `Operation.ADD` where it is put (default 0, front);
         −90 (left) to 90 (right).
@@ -404,8 +419,8 @@ class Step:
     Raises
     ------
     SmartDJError
-        STEP_RANGE for a number outside its range, STEP_SYNTAX for everything else that does not fit the table;
-        `field` names the attribute.
+        STEP_RANGE for a number outside its range, STEP_SYNTAX for everything else that does not fit the
+        table; `field` names the attribute.
     """
 
     operation: Operation
@@ -456,8 +471,8 @@ PARAMETER_NAMES: tuple[str, ...] = tuple(
 def rt60_s(reverb_level: int) -> float:
     """Return the reverberation time (RT60) of a reverb level.
 
-    Linear from 0.3 s at level 1 to 1.2 s at level 10, the range of RT60 that the SmartDJ paper simulates; the paper
-    names the level (1 to 10) but not its meaning.
+    Linear from 0.3 s at level 1 to 1.2 s at level 10, the range of RT60 that the SmartDJ paper simulates; the
+    paper names the level (1 to 10) but not its meaning.
 
     Parameters
     ----------
@@ -481,7 +496,7 @@ def rt60_s(reverb_level: int) -> float:
 
 
 def direction_name(azimuth_deg: float) -> str:
-    """Name a direction: ``left front`` where one of `DIRECTIONS` fits, otherwise such as ``30 degrees right``.
+    """Name a direction: one of `DIRECTIONS` where it fits, otherwise such as ``30 degrees right``.
 
     Parameters
     ----------
@@ -496,7 +511,7 @@ def direction_name(azimuth_deg: float) -> str:
     return f"{_number(abs(azimuth_deg))} {unit} {'left' if azimuth_deg < 0 else 'right'}"
 
 
-# --- values: how each kind is read and written -------------------------------------------------------------------
+# --- values: how each kind is read and written ------------------------------------------------------------
 
 _NUMBER = r"[+\-−–]? ?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)"
 _PLACES = {
@@ -589,15 +604,21 @@ class _Value:
 
 _VALUES: dict[Kind, _Value] = {
     Kind.AZIMUTH: _Value(
-        rf"{_NAMED_PLACE}|(?:an )?(?:azimuth )?{_NUMBER} ?(?:degrees?|deg|°|º)(?: (?:to )?(?:the )?(?:left|right))?"
+        rf"{_NAMED_PLACE}"
+        rf"|(?:azimuth )?{_NUMBER} ?(?:degrees?|deg|°|º)(?: (?:to )?(?:the )?(?:left|right))?"
         rf"|azimuth {_NUMBER}",
         _read_azimuth,
         _write_azimuth,
         "PLACE",
     ),
-    Kind.DECIBELS: _Value(rf"{_NUMBER} ?(?:db|decibels?)", _read_number, lambda v: f"{_number(v)} dB", "NUMBER dB"),
+    Kind.DECIBELS: _Value(
+        rf"{_NUMBER} ?(?:db|decibels?)", _read_number, lambda v: f"{_number(v)} dB", "NUMBER dB"
+    ),
     Kind.SECONDS: _Value(
-        rf"{_NUMBER} ?(?:seconds?|secs?|s|milliseconds?|msecs?|ms)", _read_seconds, _write_seconds, "NUMBER seconds"
+        rf"{_NUMBER} ?(?:seconds?|secs?|s|milliseconds?|msecs?|ms)",
+        _read_seconds,
+        _write_seconds,
+        "NUMBER seconds",
     ),
     Kind.LEVEL: _Value(rf"{'|'.join(REVERB_WORDS)}|{_NUMBER}", _read_level, lambda v: _number(v), "NUMBER"),
     Kind.TIMBRE: _Value("|".join(_TIMBRE_WORDS), _read_timbre, lambda v: str(v), "|".join(Timbre)),
@@ -647,7 +668,10 @@ def _clean_value(parameter: Parameter, value: Any, operation: Operation) -> Any:
         return Timbre(str(value).lower())
     if isinstance(value, bool) or not isinstance(value, Real):
         _fail(f"{name} is not a number; allowed is {parameter.allowed}", f"Give {parameter.allowed}.", name)
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond the largest float
+        number = math.inf if cast(int, value) > 0 else -math.inf
     assert parameter.minimum is not None
     assert parameter.maximum is not None
     assert parameter.resolution is not None
@@ -667,10 +691,14 @@ def _clean_value(parameter: Parameter, value: Any, operation: Operation) -> Any:
     return int(rounded) if whole else rounded
 
 
-# --- the parser --------------------------------------------------------------------------------------------------
+# --- the parser ------------------------------------------------------------
 
-_BULLET = re.compile(r"(?:[-*•–—] ?(?=[^\W\d])|\(?[0-9]{1,3}[.):] ?|step [0-9]{1,3} ?[.:)-]? )+", re.IGNORECASE)
-_QUOTED = re.compile(r"""(?:"(?P<escaped>(?:[^"\\]|\\.)*)"|“(?P<curly>[^“”]*)”|'(?P<single>[^']*)')(?= |,|$)""")
+_BULLET = re.compile(
+    r"(?:[-*•–—] ?(?=[^\W\d])|\(?[0-9]{1,3}[.):] ?|step [0-9]{1,3} ?[.:)-]? )+", re.IGNORECASE
+)
+_QUOTED = re.compile(
+    r"""(?:"(?P<escaped>(?:[^"\\]|\\.)*)"|“(?P<curly>[^“”]*)”|'(?P<single>[^']*)')(?= |,|$)"""
+)
 _UNIT = r"(?:db|decibels?|seconds?|secs?|s|milliseconds?|msecs?|ms|degrees?|deg|°|º|%|percent)"
 _MISPLACED = re.compile(
     rf"(?:^| )(?:{_NUMBER} ?{_UNIT}(?: (?:to )?(?:the )?(?:left|right|later|earlier))?"
@@ -745,11 +773,12 @@ def _unquote(text: str) -> tuple[str, str] | None:
 def parse_step(text: str) -> Step:
     """Read one step in any published spelling.
 
-    Upper and lower case, list bullets and numbers, a closing full stop and spaces before units do not matter; a
-    decimal comma and the typographic minus are understood. The parameters are read from the end of the sentence, each
-    at most once, and everything between the opening words and them is the sound's name: in ``remove the sound of man
-    at the door, knocking at the left`` it is ``man at the door, knocking``. A name that itself ends like a parameter
-    must stand in quotes: ``remove the sound of "radio at left"``; inside, ``\\"`` is a quote and ``\\\\`` a backslash.
+    Upper and lower case, list bullets and numbers, a closing full stop and spaces before units do not matter;
+    a decimal comma and the typographic minus are understood. The parameters are read from the end of the
+    sentence, each at most once, and everything between the opening words and them is the sound's name: in
+    ``remove the sound of man at the door, knocking at the left`` it is ``man at the door, knocking``. A name
+    that itself ends like a parameter must stand in quotes: ``remove the sound of "radio at left"``; inside,
+    ``\\"`` is a quote and ``\\\\`` a backslash.
 
     Parameters
     ----------
@@ -763,8 +792,8 @@ def parse_step(text: str) -> Step:
     Raises
     ------
     SmartDJError
-        STEP_SYNTAX where the text is no step (the hint shows the closest template), STEP_RANGE where a value is out
-        of range; `field` names the parameter.
+        STEP_SYNTAX where the text is no step (the hint shows the closest template), STEP_RANGE where a value
+        is out of range; `field` names the parameter.
     """
     if not isinstance(text, str):
         _fail(f"a step is text, not {type(text).__name__}", f"Write it like: {_closest('')}")
@@ -798,7 +827,7 @@ def parse_step(text: str) -> Step:
             if not left_over:
                 readings.append(_Reading(compiled, quoted[0], found, is_quoted=True))
         readings.append(_Reading(compiled, *_take_clauses(rest, compiled, in_head)))
-    # Quotes that enclose the whole name win, then the reading that lacks nothing, then the one that understands most.
+    # Readings that lack nothing win; among them quotes around the whole name, then the most values.
     best = min(readings, key=lambda r: (bool(r.missing), not r.is_quoted, -len(r.found), len(r.label)))
     if not best.is_quoted:
         _check_plain_label(best, sentence)
@@ -829,7 +858,9 @@ class _Reading:
     def template(self) -> str:
         """The canonical template of the same sign."""
         spec, sign = self.compiled.spec, self.compiled.form.sign
-        return _template(spec, next((form for form in spec.canonical if form.sign == sign), spec.canonical[0]))
+        return _template(
+            spec, next((form for form in spec.canonical if form.sign == sign), spec.canonical[0])
+        )
 
 
 def _check_plain_label(reading: _Reading, sentence: str) -> None:
@@ -878,7 +909,7 @@ def _build(reading: _Reading) -> Step:
     return Step(spec.operation, reading.label, **values)
 
 
-# --- the printer -------------------------------------------------------------------------------------------------
+# --- the printer ------------------------------------------------------------
 
 
 def _print(step: Step, label: str) -> str:
@@ -914,7 +945,7 @@ def format_step(step: Step) -> str:
     return _print(step, f'"{escaped}"')
 
 
-# --- what others read from the table -----------------------------------------------------------------------------
+# --- what others read from the table ------------------------------------------------------------
 
 
 def _template(spec: OperationSpec, form: Form) -> str:
@@ -963,7 +994,7 @@ def _parameter_schema(parameter: Parameter) -> dict[str, Any]:
 
 
 def step_json_schema() -> dict[str, Any]:
-    """Return the JSON schema (draft 2020-12) of a step as `step_to_dict` writes it: one object per operation."""
+    """Return the JSON schema (draft 2020-12) of what `step_to_dict` writes: one object per operation."""
     variants = []
     for spec in OPERATIONS.values():
         properties: dict[str, Any] = {
@@ -1026,7 +1057,7 @@ def step_from_dict(values: Mapping[str, Any]) -> Step:
     return Step(**values)
 
 
-# --- messages ----------------------------------------------------------------------------------------------------
+# --- messages ------------------------------------------------------------
 
 
 def _fail(message: str, hint: str, field: str = "") -> NoReturn:
@@ -1060,5 +1091,6 @@ def _closest(sentence: str) -> str:
     best = scored[0][0]
     if best < 1.0:
         heads = [form.head for spec in OPERATIONS.values() for form in spec.canonical]
-        return f"{OPERATIONS[Operation.REMOVE].template}. A step begins with {', '.join(heads[:-1])} or {heads[-1]}"
+        example = OPERATIONS[Operation.REMOVE].template
+        return f"{example}. A step begins with {', '.join(heads[:-1])} or {heads[-1]}"
     return " or: ".join(template for score, template in scored[:2] if score > 0.85 * best)

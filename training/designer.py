@@ -7,7 +7,7 @@ The knowledge is data in ``training/scenes``, all of it written for this project
 ``settings.yaml``
     Groups of labels, and the kinds of place (woodland, kitchen, …) that give every category a verdict.
 ``wordings.yaml``
-    How people ask: sentence templates by style and split, direct requests, constraints, requests that need a question.
+    How people ask: sentence templates by style and split, direct requests, constraints, questions.
 every other ``*.yaml``
     A list of scenes::
 
@@ -22,8 +22,9 @@ every other ``*.yaml``
           room: {kind: hall, level: 6}       # optional: none, small or hall; else the setting's
           timbre: muffled                    # optional: what the scene does to sounds
 
-    A short form of `belongs` is ``WORDING [= BANK LABEL] | LOUDNESS | DIRECTION/DIRECTION | ROLE``; the parts after
-    the wording may be left out. Loudness is faint, soft, medium, loud or dominant. To add a scene, add an entry.
+    A short form of `belongs` is ``WORDING [= BANK LABEL] | LOUDNESS | DIRECTION/DIRECTION | ROLE``; the parts
+    after the wording may be left out. Loudness is faint, soft, medium, loud or dominant. To add a scene, add
+    an entry.
 
 `design` is a pure function of its random generator and its inputs: the same seed gives the same design.
 """
@@ -68,7 +69,7 @@ STYLE_SHARES = {
 SHARED_WORDING_SHARE = 0.30
 """How often a style that has wordings common to all splits uses one of them."""
 MISSPELT_SHARE = 0.06
-PLAN_LENGTH_SHARES = {1: 0.02, 2: 0.14, 3: 0.35, 4: 0.32, 5: 0.13, 6: 0.04}
+PLAN_LENGTH_SHARES = {1: 0.03, 2: 0.24, 3: 0.38, 4: 0.25, 5: 0.07, 6: 0.03}
 ADD_COUNT_SHARES = {0: 0.04, 1: 0.42, 2: 0.45, 3: 0.09}
 MAX_STEPS = 6
 MAX_ADDS = 3
@@ -116,7 +117,7 @@ QUESTION_SHARES = {
     "nothing left": 0.06,
 }
 BELONGS_WEIGHT, FITS_WEIGHT = 9.0, 1.5
-"""How much a present sound that belongs or fits raises the chance that a scene is picked (a scene starts at 1)."""
+"""How much a present sound that belongs or fits raises the chance of a scene (which starts at 1)."""
 
 LOUDNESS_DB: dict[str, tuple[int, int]] = {
     "faint": (-2, 1),
@@ -140,7 +141,7 @@ CATEGORY_NOUNS = {
 _T = TypeVar("_T")
 
 
-# --- the knowledge as files ---------------------------------------------------------------------------------------
+# --- the knowledge as files ---------------------------------------------------------------------------------
 
 
 class _Strict(BaseModel):
@@ -300,10 +301,10 @@ class Vague(_Strict):
 
 
 class Opposites(_Strict):
-    """Pairs of qualities that exclude each other, by split."""
+    """Pairs of qualities that exclude each other, and two scenes that have them, by name; by split."""
 
-    train: tuple[tuple[str, str], ...]
-    test: tuple[tuple[str, str], ...]
+    train: tuple[tuple[str, str, str, str], ...]
+    test: tuple[tuple[str, str, str, str], ...]
 
 
 class Wordings(_Strict):
@@ -380,7 +381,7 @@ def _validate(model: type[_Model], data: Any, path: Path, what: str) -> _Model:
         ) from error
 
 
-# --- the knowledge in use -----------------------------------------------------------------------------------------
+# --- the knowledge in use -----------------------------------------------------------------------------------
 
 
 class Verdict(IntEnum):
@@ -421,7 +422,12 @@ class SceneKnowledge:
         self._check_labels()
         self._check_selectors()
         self._check_scenes(scenes)
+        self._check_opposites()
         self._verdicts = {scene.name: self._verdicts_of(scene) for scene in scenes}
+        self._scenes_by_split = {
+            split: tuple(s for s in scenes if split in ("all", s.effective_split))
+            for split in (*SPLITS, "all")
+        }
 
     @classmethod
     def load(cls, folder: Path = SCENES_FOLDER) -> SceneKnowledge:
@@ -453,7 +459,8 @@ class SceneKnowledge:
             for word in words.words:
                 if self._bank_label.setdefault(word, label) != label or word != word.lower():
                     raise _fail(
-                        f"labels.yaml: {word!r} of {label!r} also means {self._bank_label[word]!r} or has capitals",
+                        f"labels.yaml: {word!r} of {label!r} also means {self._bank_label[word]!r} or has "
+                        "capitals",
                         "Each wording belongs to one label and is in lower case.",
                     )
 
@@ -513,7 +520,8 @@ class SceneKnowledge:
                     )
                 if self._bank_label.setdefault(entry.label, like) != like:
                     raise _fail(
-                        f"{where}: {entry.label!r} is like {like!r} here but {self._bank_label[entry.label]!r} elsewhere",
+                        f"{where}: {entry.label!r} is like {like!r} here but "
+                        f"{self._bank_label[entry.label]!r} elsewhere",
                         "A wording stands for one bank label; reword one of them.",
                     )
                 if like in seen:
@@ -522,10 +530,18 @@ class SceneKnowledge:
 
     # verdicts
 
+    def _check_opposites(self) -> None:
+        for *_, first, second in (*self.wordings.opposites.train, *self.wordings.opposites.test):
+            for name in (first, second):
+                if name not in self._scenes:
+                    raise _fail(
+                        f"wordings.yaml: opposites name {name!r}, no scene", "Name a scene that is there."
+                    )
+
     def _verdicts_of(self, scene: Scene) -> dict[str, Verdict]:
         verdicts: dict[str, Verdict] = {}
         scopes: tuple[_Verdicts, ...] = (scene, self.settings[scene.setting])
-        # From the weakest word to the strongest, each overwriting: category, @group, label; setting, then scene.
+        # From the weakest word to the strongest, each overwriting: category, @group, label; setting, scene.
         for scope in reversed(scopes):
             lists = (
                 (Verdict.CLASHES, scope.clashes),
@@ -565,7 +581,7 @@ class SceneKnowledge:
 
     def scenes(self, split: str) -> tuple[Scene, ...]:
         """The scenes of a split: ``train``, ``valid`` or ``test``; ``all`` for every one."""
-        return tuple(s for s in self._scenes.values() if split in ("all", s.effective_split))
+        return self._scenes_by_split[split]
 
     def scene(self, name: str) -> Scene:
         """The scene of that name."""
@@ -633,7 +649,7 @@ def default_knowledge() -> SceneKnowledge:
     return SceneKnowledge.load()
 
 
-# --- what a design is ---------------------------------------------------------------------------------------------
+# --- what a design is ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -774,7 +790,51 @@ def violations(
     return found
 
 
-# --- chance -------------------------------------------------------------------------------------------------------
+def plan_problems(
+    steps: Sequence[Step], present: Sequence[ScenePresent], addable: Iterable[str], knowledge: SceneKnowledge
+) -> list[str]:
+    """Say what is wrong with a plan whoever wrote it; an empty list means a sound plan.
+
+    A sound plan has 1 to `MAX_STEPS` steps and at most `MAX_ADDS` additions, changes only what is there, adds
+    only what is not there and can be had, names no sound twice and leaves something of the recording.
+    """
+
+    def key(label: str) -> str:
+        return knowledge.bank_label(label) or label.lower()
+
+    there = {key(sound.label) for sound in present}
+    available = {key(label) for label in addable}
+    found: list[str] = []
+    if not 1 <= len(steps) <= MAX_STEPS:
+        found.append(f"a plan has 1 to {MAX_STEPS} steps, not {len(steps)}")
+    named: set[str] = set()
+    left = set(there)
+    adds = 0
+    for number, step in enumerate(steps, 1):
+        name = key(step.target)
+        if name in named:
+            found.append(f"step {number} names {step.target!r} again")
+        named.add(name)
+        if step.operation is Operation.ADD:
+            adds += 1
+            if name in there:
+                found.append(f"step {number} adds {step.target!r}, which is there already")
+            elif name not in available:
+                found.append(f"step {number} adds {step.target!r}, which is not on the list of sounds to add")
+        elif name not in there:
+            found.append(f"step {number} changes {step.target!r}, which is not in the recording")
+        if step.operation is Operation.REMOVE:
+            left.discard(name)
+        if step.operation is Operation.EXTRACT:
+            left &= {name}
+    if adds > MAX_ADDS:
+        found.append(f"a plan adds at most {MAX_ADDS} sounds, not {adds}")
+    if there and not left:
+        found.append("nothing of the recording is left")
+    return found
+
+
+# --- chance -------------------------------------------------------------------------------------------------
 
 
 def _pick(rng: np.random.Generator, items: Sequence[_T]) -> _T:
@@ -799,12 +859,12 @@ def _shuffled(rng: np.random.Generator, items: Sequence[_T]) -> list[_T]:
     return [items[i] for i in rng.permutation(len(items))]
 
 
-# --- the plan of a scene ------------------------------------------------------------------------------------------
+# --- the plan of a scene ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Sound:
-    """A distinct sound of the recording: its name, the key by which it is known, and where it is, if one place."""
+    """A distinct sound of the recording: its name, the key it is known by, and where it is if known."""
 
     name: str
     key: str
@@ -812,7 +872,7 @@ class _Sound:
 
 
 def _distinct(present: Sequence[ScenePresent], knowledge: SceneKnowledge) -> list[_Sound]:
-    """Merge sounds of one label; where their places differ the place is left unsaid, so that a step means both."""
+    """Merge sounds of one label; where their places differ the place is left unsaid: a step means both."""
     sounds: dict[str, _Sound] = {}
     for sound in present:
         key = knowledge.bank_label(sound.label) or sound.label.lower()
@@ -903,6 +963,7 @@ def scene_plan(
     constraints: Sequence[Constraint] = (),
     reserved: Iterable[str] = (),
     max_steps: int = MAX_STEPS,
+    max_adds: int = MAX_ADDS,
 ) -> tuple[Step, ...]:
     """Plan how a recording becomes a scene; called again with another generator it gives another valid plan.
 
@@ -924,6 +985,8 @@ def scene_plan(
         Bank labels that other steps of the same plan speak of; left alone, neither changed nor added.
     max_steps
         Longest plan, 1 to `MAX_STEPS`.
+    max_adds
+        Most additions, 0 to `MAX_ADDS`.
 
     Returns
     -------
@@ -1012,16 +1075,18 @@ def scene_plan(
     length = min(max_steps, _draw(rng, PLAN_LENGTH_SHARES))
     add_count = _draw(rng, ADD_COUNT_SHARES)
     room_for_adds = max_steps - len(must)
-    # Prefer the drawn number of additions; the plan grows by changes of what stays, then by further additions.
-    add_count = min(add_count, max(length - len(must), 1 if add_count else 0), room_for_adds, len(candidates))
+    # The drawn number of additions goes first; then changes of what stays fill the plan, then more additions.
+    add_count = min(
+        add_count, max(length - len(must), 1 if add_count else 0), room_for_adds, max_adds, len(candidates)
+    )
     changes = [step for weight, step in may if weight > 0][: max(0, length - len(must) - add_count)]
-    while len(must) + len(changes) + add_count < length and add_count < min(MAX_ADDS, len(candidates)):
+    while len(must) + len(changes) + add_count < length and add_count < min(max_adds, len(candidates)):
         add_count += 1
     rest = [step for weight, step in may if step not in changes]
     changes += rest[: max(0, length - len(must) - len(changes) - add_count)]
     if not must and not changes and not add_count:
         changes = rest[:1]
-        add_count = 0 if changes else min(1, len(candidates))
+        add_count = 0 if changes else min(1, max_adds, len(candidates))
     used: set[float] = set()
     add_to = _allowed_azimuths(constraints, adding=True)
     for entry in candidates[:add_count]:
@@ -1036,7 +1101,7 @@ def _may_extract(
     verdicts: Mapping[str, Verdict],
     constraints: Sequence[Constraint],
 ) -> bool:
-    """Whether keeping only this sound says the same as removing the others: it has to be one worth keeping."""
+    """Whether keeping only this sound says the same as removing the others: it must be worth keeping."""
     wanted = sound in stay and verdicts[sound.key] is not Verdict.CLASHES
     return wanted and sound.key not in protected and _stays_clear(sound, constraints)
 
@@ -1055,7 +1120,7 @@ def _gentle_change(
     scene: Scene,
     room: Room,
 ) -> tuple[float, Step]:
-    """A change of a sound that stays, with its urgency: above 0 it is wanted, below 0 it only fills a short plan."""
+    """A change of a sound that stays, with its urgency: above 0 wanted, below 0 only to fill a plan."""
     here = _heard_at(rng, sound)
     if scene.timbre is not None and _chance(rng, SCENE_TIMBRE_SHARE):
         return 0.6 + float(rng.random()), Step(Operation.TIMBRE, sound.name, here, timbre=scene.timbre)
@@ -1082,12 +1147,12 @@ def _gentle_change(
 def _ordered(
     rng: np.random.Generator, must: list[Step], changes: list[Step], adds: list[Step]
 ) -> tuple[Step, ...]:
-    """Free order, as in the published plans, but an extraction before everything: it would swallow what was added."""
+    """Free order, as in the published plans, but an extraction goes first: it would swallow additions."""
     steps = must + changes + adds if _chance(rng, 0.5) else _shuffled(rng, must + changes + adds)
     return tuple(sorted(steps, key=lambda step: step.operation is not Operation.EXTRACT))
 
 
-# --- words --------------------------------------------------------------------------------------------------------
+# --- words --------------------------------------------------------------------------------------------------
 
 
 def _template(rng: np.random.Generator, templates: Templates, split: str) -> str:
@@ -1100,6 +1165,10 @@ def _bare(phrase: str) -> str:
     return re.sub(r"^(a|an|the|some) ", "", phrase)
 
 
+def _is_activity(phrase: str) -> bool:
+    return bool(re.search(r"\b\w+ing\b", phrase)) and not phrase.startswith(("a ", "an ", "the "))
+
+
 def _scene_words(
     rng: np.random.Generator, scene: Scene, knowledge: SceneKnowledge, split: str
 ) -> tuple[str, str]:
@@ -1107,9 +1176,11 @@ def _scene_words(
     style = _draw(rng, STYLE_SHARES)
     if len(scene.moods) < 2 and "mood" in style:
         style = "plain"
-    phrase = _pick(rng, scene.phrases)
-    moods = _shuffled(rng, scene.moods) if len(scene.moods) > 1 else ["", ""]
     text = _template(rng, knowledge.wordings.scene[style], split)
+    # "someone doing the dishes" can't be stood in; "the kitchen" can.
+    places = [phrase for phrase in scene.phrases if not ("in {scene}" in text and _is_activity(phrase))]
+    phrase = _pick(rng, places or scene.phrases)
+    moods = _shuffled(rng, scene.moods) if len(scene.moods) > 1 else ["", ""]
     return text.format(scene=phrase, bare=_bare(phrase), mood=moods[0], mood2=moods[1]), style
 
 
@@ -1152,7 +1223,7 @@ def _mention(
     return noun
 
 
-# --- direct requests ----------------------------------------------------------------------------------------------
+# --- direct requests ----------------------------------------------------------------------------------------
 
 
 def _amount(rng: np.random.Generator) -> int:
@@ -1265,7 +1336,7 @@ def _joined(rng: np.random.Generator, texts: Sequence[str], knowledge: SceneKnow
     return text
 
 
-# --- constraints --------------------------------------------------------------------------------------------------
+# --- constraints --------------------------------------------------------------------------------------------
 
 
 def _voices(sounds: Sequence[_Sound], knowledge: SceneKnowledge) -> list[str]:
@@ -1323,7 +1394,7 @@ def _constraint(
 def _excluded(
     rng: np.random.Generator, scene: Scene, sounds: Sequence[_Sound], knowledge: SceneKnowledge
 ) -> tuple[str, tuple[str, ...]] | None:
-    """What an instruction rules out: a kind of sound, one that is there, or one that the scene would suggest."""
+    """What an instruction rules out: a kind of sound, one that is there, or one that the scene suggests."""
     present = {sound.key for sound in sounds}
     if _chance(rng, 0.35):
         category = _pick(rng, list(CATEGORY_NOUNS))
@@ -1351,7 +1422,7 @@ def _with_clause(rng: np.random.Generator, text: str, clause: str) -> str:
     return text.rstrip("?!., ") + joint + clause
 
 
-# --- questions ----------------------------------------------------------------------------------------------------
+# --- questions ----------------------------------------------------------------------------------------------
 
 
 def _question(
@@ -1375,13 +1446,15 @@ def _question(
     match kind:
         case "opposites":
             pairs = wordings.opposites.test if split == "test" else wordings.opposites.train
-            a, b = _shuffled(rng, _pick(rng, pairs))
+            a, b, a_scene, b_scene = _pick(rng, pairs)
+            if _chance(rng, 0.5):
+                a, b, a_scene, b_scene = b, a, b_scene, a_scene
             text = _template(rng, wordings.contradiction, split).format(a=a, b=b)
             question = f"It can't be {a} and {b} at once. Which of the two do you want?"
             resolution = _pick(rng, wordings.contradiction.resolutions)
-            choices = [resolution.format(pole=a), resolution.format(pole=b), as_scene[0]][
-                : _between(rng, 2, 3)
-            ]
+            poles = ((a, knowledge.scene(a_scene)), (b, knowledge.scene(b_scene)))
+            choices = [resolution.format(pole=pole, scene=_pick(rng, scene.phrases)) for pole, scene in poles]
+            choices += as_scene[: _between(rng, 0, 1)]
         case "scene clash":
             first, second = _pick(rng, likely[0].phrases), _pick(rng, likely[1].phrases)
             text = _template(rng, wordings.scene_clash, split).format(
@@ -1438,7 +1511,7 @@ def _is_there(label: str, sounds: Sequence[_Sound], knowledge: SceneKnowledge) -
     return False
 
 
-# --- the designer -------------------------------------------------------------------------------------------------
+# --- the designer -------------------------------------------------------------------------------------------
 
 
 def design(
@@ -1467,8 +1540,8 @@ def design(
     Returns
     -------
     Design
-        1 to `MAX_STEPS` steps, or a question. Every step on an existing sound names it as `present` does; every added
-        sound leads back to a label of `addable` by `SceneKnowledge.bank_label`.
+        1 to `MAX_STEPS` steps, or a question. Every step on an existing sound names it as `present` does;
+        every added sound leads back to a label of `addable` by `SceneKnowledge.bank_label`.
 
     Raises
     ------
@@ -1558,6 +1631,7 @@ def _design_scene(
         constraints=constraints,
         reserved=reserved,
         max_steps=MAX_STEPS - len(literal),
+        max_adds=MAX_ADDS - sum(step.operation is Operation.ADD for step in literal),
     )
     removed = gone | {step.target for step in steps if step.operation is Operation.REMOVE}
     if (

@@ -22,6 +22,7 @@ from smartdj_agent.steps import DIRECTIONS
 from training.clips import ClipStore
 from training.labels import wordings
 from training.loop import read_config, train
+from training.metrics import si_sdr_db
 from training.mixing import NONE, Scene, Variation, make_scene
 
 ACTIVE_DB = -35.0
@@ -259,15 +260,6 @@ class ListenerTask:
     def save(self, folder: Path) -> None:
         """Write config and weights in diffusers layout."""
         self.model.save_pretrained(folder)
-
-
-def si_sdr_db(estimate: Tensor, reference: Tensor) -> float:
-    """Scale-invariant signal-to-distortion ratio over all channels (Le Roux et al. 2019, eq. 3), dB."""
-    estimate, reference = estimate.double().flatten(), reference.double().flatten()
-    scale = (estimate @ reference) / (reference @ reference + 1e-12)
-    target = scale * reference
-    error = estimate - target
-    return float(10 * torch.log10((target @ target + 1e-12) / (error @ error + 1e-12)).detach())
 
 
 def main() -> None:

@@ -1,0 +1,177 @@
+"""Plan and edit, as one stream of events: the core that every door opens onto."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from smartdj_agent import __version__
+from smartdj_agent.audio import Audio, audio_sha256, clipped_samples
+from smartdj_agent.editor import MODES, Editor, StepOutcome, StepProgress, choose_device, elapsed_factor
+from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.events import (
+    Event,
+    Finished,
+    Heard,
+    Listened,
+    Notice,
+    PlanReady,
+    Progress,
+    Question,
+    StepFinished,
+    StepPlanned,
+    StepStarted,
+)
+from smartdj_agent.library import SoundLibrary
+from smartdj_agent.listening import listen
+from smartdj_agent.models.presets import get_preset
+from smartdj_agent.plan import Plan, PlanStep, Provenance, check_source
+from smartdj_agent.planner import Asked, Planner, check_instruction
+
+
+class Agent:
+    """Listens, plans and edits. Networks are loaded when they are first needed.
+
+    Parameters
+    ----------
+    preset
+        ``small`` or ``paper``; see `smartdj_agent.models.presets`.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+    library
+        Folder of sounds to add from; by default the starter library.
+
+    Raises
+    ------
+    SmartDJError
+        USAGE for an unknown preset or device, DEVICE_UNAVAILABLE.
+    """
+
+    def __init__(self, preset: str = "small", device: str = "auto", library: Path | None = None) -> None:
+        self.preset = get_preset(preset)
+        self.device = choose_device(device)
+        self._library_folder = library
+
+    @cached_property
+    def editor(self) -> Editor:
+        """What carries out steps."""
+        found = self._library_folder
+        library = SoundLibrary.open(found) if found is not None else SoundLibrary.starter()
+        return Editor(self.preset, self.device, library)
+
+    @cached_property
+    def planner(self) -> Planner:
+        """What writes plans; presets without a planner of their own use the shipped one."""
+        name = self.preset.name if "planner" in self.preset.roles else "small"
+        return Planner(name, self.device, self.editor.encoder)
+
+    def listen(self, audio: Audio) -> tuple[Heard, ...]:
+        """What is in the recording; nothing for digital silence."""
+        if not np.any(audio.samples):
+            return ()
+        return listen(
+            self.editor.listener,
+            self.editor.encoder,
+            audio.samples,
+            audio.sample_rate,
+            tuple(self.planner.vocabulary),
+        )
+
+    def plan(self, audio: Audio, instruction: str, *, seed: int = 0) -> Iterator[Event]:
+        """Listen, then write a plan: `Listened`, `StepPlanned` …, then `PlanReady` or `Question`.
+
+        Raises
+        ------
+        SmartDJError
+            INSTRUCTION_EMPTY, INSTRUCTION_TOO_LONG, MODEL_MISSING or MODEL_CORRUPT.
+        """
+        asked = check_instruction(instruction)
+        started = time.monotonic()
+        heard = self.listen(audio)
+        yield Listened(heard, time.monotonic() - started)
+        started = time.monotonic()
+        steps: list[PlanStep] = []
+        for item in self.planner.write(heard, asked, seed=seed):
+            if isinstance(item, Asked):
+                yield Question(item.text, item.choices)
+                return
+            steps.append(PlanStep(id=f"s{len(steps) + 1}", step=item))
+            yield StepPlanned(len(steps) - 1, steps[-1])
+        plan = Plan(
+            steps=tuple(steps),
+            instruction=asked,
+            source_sha256=audio_sha256(audio),
+            provenance=self.provenance(seed),
+        )
+        yield PlanReady(plan, time.monotonic() - started)
+
+    def provenance(self, seed: int) -> Provenance:
+        """Who made a plan, and when."""
+        return Provenance(
+            planner=f"smartdj {__version__} {self.planner.preset}",
+            editor=f"smartdj {__version__} {self.preset.name}",
+            seed=seed,
+            created=datetime.now(UTC).replace(microsecond=0).isoformat(),
+        )
+
+    def apply(self, audio: Audio, plan: Plan, *, mode: str = "preserve", seed: int = 0) -> Iterator[Event]:
+        """Carry out the enabled steps of a plan in order.
+
+        Closing the generator cancels: nothing more is computed than the denoising step or window under way.
+
+        Raises
+        ------
+        SmartDJError
+            USAGE for an unknown mode, PLAN_MISMATCH for another recording's plan, MODEL_MISSING or MODEL_CORRUPT.
+        """
+        if mode not in MODES:
+            raise SmartDJError(ErrorCode.USAGE, f"Unknown mode {mode!r}.", "Use preserve or generate.")
+        if plan.source_sha256:
+            check_source(plan, audio_sha256(audio))
+        steps = plan.enabled_steps()
+        began = time.monotonic()
+        current = audio
+        for index, plan_step in enumerate(steps):
+            yield StepStarted(index, len(steps), plan_step, self.device)
+            started = time.monotonic()
+            run = self.editor.preserve if mode == "preserve" else self.editor.generate
+            outcome: StepOutcome | None = None
+            for item in run(current, plan_step.step, seed=seed + index):
+                if isinstance(item, StepProgress):
+                    seconds = time.monotonic() - started
+                    left = seconds / max(item.fraction, 1e-3) * (1 - item.fraction)
+                    factor = audio.duration_s * item.fraction / max(seconds, 1e-6)
+                    yield Progress(index, len(steps), item.fraction, factor, left, item.stage)
+                else:
+                    outcome = item
+            assert outcome is not None
+            current = replace(current, samples=outcome.samples)
+            for code, message, hint in outcome.warnings:
+                yield Notice(code, message, hint)
+            rate = audio.sample_rate
+            yield StepFinished(
+                index,
+                len(steps),
+                plan_step,
+                current,
+                time.monotonic() - started,
+                elapsed_factor(audio, started),
+                outcome.method,
+                outcome.confidence,
+                tuple((start / rate, stop / rate) for start, stop in outcome.spans),
+            )
+        clipped = clipped_samples(current)
+        if clipped:
+            yield Notice(
+                "clipped",
+                f"{clipped} samples are beyond full scale and will be clipped on writing.",
+                "Turn the added or raised sounds down, or write a float format (a .wav made from a float source).",
+            )
+        seconds = time.monotonic() - began
+        yield Finished(current, plan, seconds, elapsed_factor(audio, began))

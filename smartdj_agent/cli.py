@@ -1,0 +1,910 @@
+"""The command line: ``smartdj edit IN "make this sound like …" -o OUT`` and its relatives.
+
+Everything heavy (numpy, torch, matplotlib) is imported inside the commands, so that ``smartdj --help``
+answers at once. Standard output carries results only (a plan, JSON lines); progress, tables and messages go
+to standard error. Every failure ends with two lines and the exit status of its code in
+`smartdj_agent.errors.ERROR_TABLE`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from smartdj_agent import __version__
+from smartdj_agent.errors import ERROR_TABLE, ErrorCode, SmartDJError
+
+if TYPE_CHECKING:
+    from smartdj_agent.audio import Audio
+    from smartdj_agent.console import Screen
+    from smartdj_agent.events import Event, Finished, Question
+    from smartdj_agent.outputs import Outputs
+    from smartdj_agent.plan import Plan
+    from smartdj_agent.report import RunCollector
+
+MAX_INSTRUCTION_CHARS = 2_000
+"""Longest instruction, characters; longer texts are surely not meant as one sentence."""
+
+MAX_QUESTIONS = 5
+"""Questions of the planner in a row before the command gives up."""
+
+_ClickError = typer.BadParameter.__mro__[2]  # ClickException, which typer brings along under changing names
+
+
+class Mode(StrEnum):
+    """How a step is carried out."""
+
+    PRESERVE = "preserve"
+    GENERATE = "generate"
+
+
+class Device(StrEnum):
+    """Where the networks run."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Preset(StrEnum):
+    """Which networks are used."""
+
+    SMALL = "small"
+    PAPER = "paper"
+
+
+class AgentLike(Protocol):
+    """What the commands need of `smartdj_agent.agent.Agent`."""
+
+    def plan(self, audio: Audio, instruction: str, *, seed: int = 0) -> Iterator[Event]:
+        """Yield `Listened`, `StepPlanned` …, then `PlanReady` or `Question`."""
+
+    def apply(self, audio: Audio, plan: Plan, *, mode: str = "preserve", seed: int = 0) -> Iterator[Event]:
+        """Yield the events of each enabled step, then `Finished`."""
+
+
+def make_agent(preset: str, device: str) -> AgentLike:
+    """Make the agent that the commands work with; tests put a fake in its place."""
+    # The libraries below report their own progress on standard error, across ours.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from smartdj_agent.agent import Agent
+
+    return Agent(preset=preset, device=device)
+
+
+app = typer.Typer(
+    name="smartdj",
+    help="Say what a recording should become: a plan of atomic audio edits, carried out one by one.",
+    epilog="Exit status 0 is success; every error has its own. SMARTDJ_DEBUG=1 shows tracebacks.",
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models_app = typer.Typer(help="List, fetch, import and verify models.", pretty_exceptions_enable=False)
+app.add_typer(models_app, name="models")
+
+SourceArgument = Annotated[Path, typer.Argument(metavar="IN", help="The recording; it is never changed.")]
+InstructionArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="INSTRUCTION", help='What it should become, e.g. "make this sound like a rainy morning".'
+    ),
+]
+OutputOption = Annotated[
+    Path,
+    typer.Option(
+        "-o", "--output", metavar="OUT", help="Where the edited recording goes; the ending names the format."
+    ),
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Same seed, same result.")]
+ModeOption = Annotated[
+    Mode,
+    typer.Option(
+        "--mode", help="preserve: change only the named sound; generate: the whole recording is made anew."
+    ),
+]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where the networks run.")]
+PresetOption = Annotated[
+    Preset, typer.Option("--preset", help="Which networks: ours (small) or the published ones (paper).")
+]
+StepsDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--steps-dir",
+        metavar="DIR",
+        help="Also write the recording after every step: 01-remove-dog-barking.wav …",
+    ),
+]
+ReportOption = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="HTML", help="Also write one page with pictures, players and timings."),
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Events as JSON lines on standard output; the rest stays on standard error."),
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace existing outputs (never the recording).")
+]
+PlanOutOption = Annotated[
+    Path | None, typer.Option("--plan-out", metavar="YAML", help="Also write the plan that was carried out.")
+]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options that every run has."""
+
+    command: str
+    seed: int
+    device: Device
+    preset: Preset
+    mode: Mode = Mode.PRESERVE
+
+    def agent(self) -> AgentLike:
+        """Make the agent for these settings."""
+        return make_agent(self.preset.value, self.device.value)
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=lambda value: _show_version(value), help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"smartdj {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def edit(
+    source: SourceArgument,
+    instruction: InstructionArgument,
+    output: OutputOption,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Carry the plan out without asking.")] = False,
+    plan_out: PlanOutOption = None,
+    steps_dir: StepsDirOption = None,
+    report: ReportOption = None,
+    mode: ModeOption = Mode.PRESERVE,
+    seed: SeedOption = 0,
+    device: DeviceOption = Device.AUTO,
+    preset: PresetOption = Preset.SMALL,
+    as_json: JsonOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Plan and carry out an edit: listen, plan, let you review the plan, apply it.
+
+    Example: smartdj edit walk.wav "make this sound like a workshop by the dock" -o dock.wav
+    """
+    from smartdj_agent.console import Screen, can_ask
+    from smartdj_agent.outputs import Outputs
+
+    text = check_instruction(instruction)
+    outputs = Outputs(output, report, plan_out, steps_dir, overwrite)
+    settings = Settings("edit", seed, device, preset, mode)
+    with Screen(as_json=as_json) as screen:
+        audio = _open(source, outputs, screen, settings, text)
+        agent = settings.agent()
+        collector = _collector(report, source, audio, settings, text)
+        plan = _make_plan(agent, audio, text, settings, screen, source, collector)
+        if not yes:
+            if not can_ask():
+                if not as_json:
+                    screen.plan(plan)
+                raise SmartDJError(
+                    ErrorCode.USAGE,
+                    "nobody is there to review the plan; nothing was carried out",
+                    "give --yes to carry it out unseen, or use `smartdj plan` and then `smartdj apply`",
+                    field="--yes",
+                )
+            plan = _review(plan, screen)
+        _carry_out(agent, audio, plan, settings, outputs, screen, [source], collector)
+
+
+@app.command()
+def plan(
+    source: SourceArgument,
+    instruction: InstructionArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="YAML", help="Where the plan goes; else to standard output."),
+    ] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = Device.AUTO,
+    preset: PresetOption = Preset.SMALL,
+    as_json: JsonOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Only make a plan, as a text file that you can edit and then apply.
+
+    Example: smartdj plan walk.wav "make this sound like a workshop by the dock" -o dock.yaml
+    """
+    from smartdj_agent.console import Screen, write_stdout
+    from smartdj_agent.outputs import Outputs
+    from smartdj_agent.plan import plan_to_yaml, write_plan
+
+    text = check_instruction(instruction)
+    settings = Settings("plan", seed, device, preset)
+    with Screen(as_json=as_json) as screen:
+        audio = _open(source, Outputs(plan=output, overwrite=overwrite), screen, settings, text)
+        made = _make_plan(settings.agent(), audio, text, settings, screen, source, None)
+        screen.rest()
+        if output is not None:
+            write_plan(output, made, overwrite=overwrite)
+            screen.emit({"event": "written", "kind": "plan", "path": str(output)})
+            screen.line(f"wrote {output} ({_count(len(made.steps), 'step')})")
+        elif not as_json:
+            write_stdout(plan_to_yaml(made))
+
+
+@app.command()
+def apply(
+    source: SourceArgument,
+    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file (YAML or JSON).")],
+    output: OutputOption,
+    steps_dir: StepsDirOption = None,
+    report: ReportOption = None,
+    mode: ModeOption = Mode.PRESERVE,
+    seed: SeedOption = 0,
+    device: DeviceOption = Device.AUTO,
+    preset: PresetOption = Preset.SMALL,
+    as_json: JsonOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Carry out a plan file, as it is.
+
+    Example: smartdj apply walk.wav dock.yaml -o dock.wav
+    """
+    from smartdj_agent.audio import audio_sha256
+    from smartdj_agent.console import Screen
+    from smartdj_agent.outputs import Outputs
+    from smartdj_agent.plan import check_source, read_plan
+
+    settings = Settings("apply", seed, device, preset, mode)
+    outputs = Outputs(output, report, None, steps_dir, overwrite)
+    with Screen(as_json=as_json) as screen:
+        wanted = read_plan(plan_file)
+        audio = _open(source, outputs, screen, settings, wanted.instruction, [plan_file])
+        check_source(wanted, audio_sha256(audio))
+        collector = _collector(report, source, audio, settings, wanted.instruction)
+        _carry_out(settings.agent(), audio, wanted, settings, outputs, screen, [source, plan_file], collector)
+
+
+@app.command()
+def step(
+    source: SourceArgument,
+    text: Annotated[
+        str, typer.Argument(metavar="STEP", help='One edit, e.g. "remove the sound of dog barking".')
+    ],
+    output: OutputOption,
+    plan_out: PlanOutOption = None,
+    steps_dir: StepsDirOption = None,
+    report: ReportOption = None,
+    mode: ModeOption = Mode.PRESERVE,
+    seed: SeedOption = 0,
+    device: DeviceOption = Device.AUTO,
+    preset: PresetOption = Preset.SMALL,
+    as_json: JsonOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Carry out one step, without the planner.
+
+    Example: smartdj step walk.wav "turn down the volume of wind by 6 dB" -o calm.wav
+    """
+    from smartdj_agent.audio import audio_sha256
+    from smartdj_agent.console import Screen
+    from smartdj_agent.outputs import Outputs
+    from smartdj_agent.plan import Provenance, make_plan
+    from smartdj_agent.steps import parse_step
+
+    wanted = parse_step(check_instruction(text))
+    settings = Settings("step", seed, device, preset, mode)
+    outputs = Outputs(output, report, plan_out, steps_dir, overwrite)
+    with Screen(as_json=as_json) as screen:
+        audio = _open(source, outputs, screen, settings, text)
+        made = make_plan(
+            [wanted],
+            source_sha256=audio_sha256(audio),
+            source_name=_name(source),
+            provenance=Provenance(seed=seed, created=time.strftime("%Y-%m-%dT%H:%M:%S%z")),
+        )
+        collector = _collector(report, source, audio, settings, "")
+        _carry_out(settings.agent(), audio, made, settings, outputs, screen, [source], collector)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Check this installation: packages, device, disk, models.
+
+    The exit status is 0 where edits can be made, else that of the first thing that stands in the way.
+    """
+    from smartdj_agent import doctor as examination
+    from smartdj_agent.console import Screen, write_stdout
+
+    with Screen(as_json=as_json) as screen:
+        screen.status("examining")
+        checks = examination.examine()
+        screen.rest()
+        for check in checks:
+            screen.emit({"event": "check", **examination.check_to_dict(check)})
+    if not as_json:
+        write_stdout(examination.to_text(checks, colour=sys.stdout.isatty()))
+    failure = examination.first_failure(checks)
+    if failure is not None:
+        raise failure
+
+
+@models_app.command("list")
+def models_list(as_json: JsonOption = False) -> None:
+    """List the installed models with size and hash."""
+    from smartdj_agent.console import write_stdout
+    from smartdj_agent.models import weights
+
+    installed = weights.list_installed()
+    if as_json:
+        from smartdj_agent.eventjson import fields_to_dict, to_line
+
+        for info in installed:
+            write_stdout(to_line({"event": "model", **fields_to_dict(info)}) + "\n")
+        return
+    if not installed:
+        raise SmartDJError(
+            ErrorCode.MODEL_MISSING,
+            "no model is installed",
+            "run `smartdj models pull small` or `make install`",
+        )
+    rows = [("name", "preset", "role", "parameters", "size", "sha256")]
+    rows += [
+        (
+            m.name,
+            m.preset,
+            m.role,
+            f"{m.parameters / 1e6:.1f} M",
+            f"{m.size_bytes / 1e6:.1f} MB",
+            m.sha256[:16],
+        )
+        for m in installed
+    ]
+    write_stdout(_columns(rows, right={3, 4}))
+
+
+@models_app.command("pull")
+def models_pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A preset or model, e.g. small.")],
+) -> None:
+    """Fetch a model over the network."""
+    from smartdj_agent.console import Screen
+    from smartdj_agent.models import weights
+
+    with Screen(as_json=False) as screen:
+        screen.status(f"fetching {name}")
+        weights.pull(name)
+        screen.rest()
+        screen.line(f"installed {name}")
+
+
+@models_app.command("import")
+def models_import(
+    files: Annotated[list[Path], typer.Argument(metavar="FILES…", help="Files of the published release.")],
+) -> None:
+    """Import the published networks from files that you have downloaded."""
+    from smartdj_agent.console import Screen
+    from smartdj_agent.models import weights
+
+    with Screen(as_json=False) as screen:
+        screen.status(f"importing {_count(len(files), 'file')}")
+        weights.import_released(files)
+        screen.rest()
+        screen.line(f"imported {_count(len(files), 'file')}")
+
+
+MAX_DIFFERENCE = 1e-4
+"""Largest absolute difference per tensor that `models verify` lets pass."""
+
+
+@models_app.command("verify")
+def models_verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of vector files.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Load test vectors into our networks and print the largest absolute difference per tensor.
+
+    The exit status is not 0 where one is above 0.0001 or not a number.
+    """
+    from smartdj_agent.console import write_stdout
+    from smartdj_agent.models import weights
+
+    differences = weights.verify_vectors(folder)
+    failed = [d for d in differences if not d.max_abs_difference <= MAX_DIFFERENCE]  # so that NaN fails too
+    if as_json:
+        from smartdj_agent.eventjson import fields_to_dict, to_line
+
+        for item in differences:
+            write_stdout(to_line({"event": "tensor", **fields_to_dict(item), "ok": item not in failed}) + "\n")
+    else:
+        rows = [("file", "tensor", "max |difference|", "")]
+        rows += [
+            (Path(d.file).name, d.tensor, f"{d.max_abs_difference:.3g}", "FAIL" if d in failed else "ok")
+            for d in differences
+        ]
+        write_stdout(_columns(rows, right={2}))
+    if failed:
+        worst = max(
+            failed,
+            key=lambda d: d.max_abs_difference if d.max_abs_difference == d.max_abs_difference else 1e99,
+        )
+        raise SmartDJError(
+            ErrorCode.MODEL_MISMATCH,
+            f"{len(failed)} of {_count(len(differences), 'tensor')} differ by more than {MAX_DIFFERENCE:g}, "
+            f"most of all {worst.tensor} of {Path(worst.file).name} ({worst.max_abs_difference:.3g})",
+            "the files are for other networks or damaged; compare their hashes with the published ones",
+        )
+
+
+def check_instruction(text: str) -> str:
+    """Return the instruction without outer blanks.
+
+    Raises
+    ------
+    SmartDJError
+        INSTRUCTION_EMPTY, or INSTRUCTION_TOO_LONG above `MAX_INSTRUCTION_CHARS`.
+    """
+    stripped = text.strip()
+    if not any(char.isalnum() for char in stripped):
+        raise SmartDJError(
+            ErrorCode.INSTRUCTION_EMPTY,
+            "the instruction is empty",
+            'say what the recording should become, e.g. "make this sound like a rainy morning"',
+            field="instruction",
+        )
+    if len(stripped) > MAX_INSTRUCTION_CHARS:
+        raise SmartDJError(
+            ErrorCode.INSTRUCTION_TOO_LONG,
+            f"the instruction has {len(stripped):,} characters; allowed are {MAX_INSTRUCTION_CHARS:,}",
+            "say it in a few sentences",
+            field="instruction",
+        )
+    return stripped
+
+
+def _open(
+    source: Path,
+    outputs: Outputs,
+    screen: Screen,
+    settings: Settings,
+    instruction: str,
+    more_sources: list[Path] | None = None,
+) -> Audio:
+    """Check all outputs, then read the recording, then check what depends on it."""
+    from smartdj_agent.audio import read_audio
+    from smartdj_agent.outputs import check_disk_space, check_holds, check_outputs
+
+    check_outputs(outputs, [source, *(more_sources or [])])
+    audio = read_audio(source)
+    if outputs.audio is not None:
+        check_holds(outputs.audio, audio)
+    check_disk_space(outputs, audio, 1)
+    from smartdj_agent.eventjson import SCHEMA_VERSION
+
+    screen.emit(
+        {
+            "event": "started",
+            "schema": SCHEMA_VERSION,
+            "version": __version__,
+            "command": settings.command,
+            "input": str(source),
+            "instruction": instruction,
+            "seed": settings.seed,
+            "preset": settings.preset.value,
+            "audio": audio,
+        }
+    )
+    return audio
+
+
+def _collector(
+    report: Path | None, source: Path, audio: Audio, settings: Settings, instruction: str
+) -> RunCollector | None:
+    if report is None:
+        return None
+    from smartdj_agent.report import RunCollector
+
+    return RunCollector(
+        audio,
+        source_name=_name(source),
+        command=settings.command,
+        instruction=instruction,
+        seed=settings.seed,
+        mode=settings.mode.value,
+        preset=settings.preset.value,
+    )
+
+
+def _make_plan(
+    agent: AgentLike,
+    audio: Audio,
+    instruction: str,
+    settings: Settings,
+    screen: Screen,
+    source: Path,
+    collector: RunCollector | None,
+) -> Plan:
+    """Ask the planner, and the person where the planner has a question.
+
+    Raises
+    ------
+    SmartDJError
+        INSTRUCTION_UNCLEAR with the choices where nobody can answer; CANCELLED where the person doesn't.
+    """
+    from smartdj_agent.events import PlanReady, Question
+
+    for _ in range(MAX_QUESTIONS):
+        question: Question | None = None
+        screen.status("listening")
+        with _closing(agent.plan(audio, instruction, seed=settings.seed)) as events:
+            for event in events:
+                screen.show(event)
+                if collector is not None:
+                    collector.add(event)
+                if isinstance(event, PlanReady):
+                    if not event.plan.steps:
+                        raise SmartDJError(
+                            ErrorCode.INSTRUCTION_UNCLEAR,
+                            "the planner found nothing to change",
+                            "say what should be heard, or give a step: smartdj step IN STEP -o OUT",
+                        )
+                    return replace(event.plan, source_name=event.plan.source_name or _name(source))
+                if isinstance(event, Question):
+                    question = event
+        if question is None:
+            raise RuntimeError("the planner ended with neither a plan nor a question")
+        instruction = _answer(question, screen)
+        if collector is not None:
+            collector.instruction = instruction
+    raise SmartDJError(
+        ErrorCode.INSTRUCTION_UNCLEAR,
+        "the planner still has a question",
+        "say it differently, or write a plan yourself",
+    )
+
+
+def _answer(question: Question, screen: Screen) -> str:
+    from smartdj_agent.console import can_ask, one_line
+
+    screen.rest()
+    choices = [one_line(choice) for choice in question.choices]
+    if not can_ask():
+        listed = " | ".join(f'"{choice}"' for choice in choices)
+        raise SmartDJError(
+            ErrorCode.INSTRUCTION_UNCLEAR,
+            one_line(question.text),
+            f"instead say for example: {listed}" if choices else "say it differently",
+            field="instruction",
+        )
+    screen.line(question.text, "bold")
+    for number, choice in enumerate(choices, start=1):
+        screen.line(f"  {number}. {choice}")
+    prompt = (
+        f"A number from 1 to {len(choices)}, or say it differently: " if choices else "Say it differently: "
+    )
+    for _ in range(MAX_QUESTIONS):
+        try:
+            answer = _ask(prompt).strip()
+        except EOFError:
+            break
+        if answer.isdecimal():
+            if 1 <= int(answer) <= len(choices):
+                return choices[int(answer) - 1]
+            screen.line(f"there is no choice {answer}")
+            continue
+        try:
+            return check_instruction(answer)
+        except SmartDJError as error:
+            screen.line(f"{error.message}; {error.hint}")
+    raise SmartDJError(ErrorCode.CANCELLED, "cancelled; nothing was written")
+
+
+def _review(plan: Plan, screen: Screen) -> Plan:
+    from smartdj_agent.review import Talk, open_editor, review
+
+    screen.rest()
+    accepted = review(plan, Talk(ask=_ask, say=screen.line, show=screen.plan, edit=open_editor))
+    screen.emit({"event": "plan_accepted", "plan": accepted})
+    return accepted
+
+
+def _ask(prompt: str) -> str:
+    """Ask on standard error (standard output is for results) and return the line."""
+    sys.stderr.write(prompt)
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer:
+        raise EOFError
+    return answer.rstrip("\n")
+
+
+def _carry_out(
+    agent: AgentLike,
+    audio: Audio,
+    plan: Plan,
+    settings: Settings,
+    outputs: Outputs,
+    screen: Screen,
+    sources: list[Path],
+    collector: RunCollector | None,
+) -> None:
+    """Apply a plan and write everything that was asked for, each file whole."""
+    from smartdj_agent.audio import clipped_samples, output_format, write_audio
+    from smartdj_agent.events import Finished, Notice, StepFinished
+    from smartdj_agent.outputs import (
+        check_disk_space,
+        check_step_files,
+        earlier_step_files,
+        step_files,
+        write_text,
+    )
+    from smartdj_agent.plan import write_plan
+
+    assert outputs.audio is not None
+    steps = [item.step for item in plan.enabled_steps()]
+    if not steps:
+        raise SmartDJError(
+            ErrorCode.PLAN_INVALID,
+            "the plan has no step that is switched on",
+            "write 'enabled: true' at a step, or add one",
+            field="plan.steps",
+        )
+    files = step_files(outputs, steps)
+    check_step_files(outputs, files, sources)
+    check_disk_space(outputs, audio, len(files))
+    if collector is not None:
+        collector.plan = plan
+    notices: list[Notice] = []
+    leftovers = earlier_step_files(outputs, files)
+    if leftovers:
+        notices.append(
+            Notice(
+                "older_steps",
+                f"{outputs.steps_dir} still holds {_count(len(leftovers), 'step')} of an earlier run",
+            )
+        )
+    finished: Finished | None = None
+    screen.status("loading models")
+    with _closing(agent.apply(audio, plan, mode=settings.mode.value, seed=settings.seed)) as events:
+        for event in events:
+            more: dict[str, Any] = {}
+            if isinstance(event, StepFinished) and files:
+                assert outputs.steps_dir is not None
+                _make_folder(outputs.steps_dir)
+                write_audio(files[event.index], event.audio, overwrite=outputs.overwrite)
+                more["path"] = str(files[event.index])
+            if isinstance(event, Finished):
+                finished = event  # shown when its files are written
+            else:
+                screen.show(event, **more)
+            if collector is not None:
+                collector.add(event)
+    if finished is None:
+        raise RuntimeError("the editor ended without a result")
+    clipped = clipped_samples(finished.audio, output_format(outputs.audio, finished.audio.format).subtype)
+    if clipped:
+        notices.append(
+            Notice(
+                "clipped",
+                f"{_count(clipped, 'sample')} beyond full scale were clipped",
+                "add sounds more softly, or write to a .wav of a recording in 32-bit float",
+            )
+        )
+    for notice in notices:
+        screen.show(notice)
+        if collector is not None:
+            collector.add(notice)
+    screen.status("writing")
+    write_audio(outputs.audio, finished.audio, overwrite=outputs.overwrite)
+    written = {"output": str(outputs.audio)}
+    if outputs.plan is not None:
+        write_plan(
+            outputs.plan, replace(finished.plan, source_name=plan.source_name), overwrite=outputs.overwrite
+        )
+        written["plan_file"] = str(outputs.plan)
+    if outputs.report is not None and collector is not None:
+        from smartdj_agent.report import build_report
+
+        screen.status("drawing the report")
+        write_text(outputs.report, build_report(collector.record()), overwrite=outputs.overwrite)
+        written["report"] = str(outputs.report)
+    screen.rest()
+    screen.show(finished, **written)
+    screen.line(
+        f"wrote {' and '.join(written.values())} ({_count(len(steps), 'step')}, "
+        f"{finished.seconds:.1f} s, {finished.realtime_factor:.2f} × real time)"
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SmartDJError(
+            ErrorCode.OUTPUT_UNWRITABLE,
+            f"can't make the folder {folder}: {error.strerror or error}",
+            "give another folder",
+            field="--steps-dir",
+        ) from error
+
+
+@contextlib.contextmanager
+def _closing(events: Iterator[Event]) -> Generator[Iterator[Event], None, None]:
+    """Close the agent's generator however the loop ends: that is what cancels the work inside."""
+    try:
+        yield events
+    finally:
+        close = getattr(events, "close", None)
+        if close is not None:
+            close()
+
+
+def _name(source: Path) -> str:
+    """Return the file's name as text that any plan, page or terminal can hold."""
+    from smartdj_agent.console import one_line
+
+    return one_line(source.name.encode("utf-8", "replace").decode())
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _columns(rows: Sequence[tuple[str, ...]], right: set[int]) -> str:
+    """Return rows as plain aligned text; result of a command, so it goes to standard output unadorned."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return the exit status.
+
+    Parameters
+    ----------
+    argv
+        Arguments without the program's name; by default those of the process.
+
+    Returns
+    -------
+    int
+        0, or the exit status of the error's code; 141 where the reader of standard output went away.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in arguments
+    try:
+        with _terminate_like_interrupt(), warnings.catch_warnings():
+            if not _debugging():
+                warnings.simplefilter("ignore")
+            return _run(arguments, as_json)
+    except KeyboardInterrupt:  # a second one, while the first was being handled
+        return ERROR_TABLE[ErrorCode.CANCELLED].exit_code
+
+
+def _run(arguments: list[str], as_json: bool) -> int:
+    from smartdj_agent.console import PipeClosedError, show_error
+
+    try:
+        try:
+            status = app(args=arguments or ["--help"], prog_name="smartdj", standalone_mode=False)
+            sys.stdout.flush()
+            if status != ERROR_TABLE[ErrorCode.CANCELLED].exit_code:  # how typer reports Ctrl-C
+                return int(status or 0)
+            error = _cancelled()
+        except SystemExit as stop:  # typer's own answer to a closed pipe
+            raise PipeClosedError from stop
+        except BrokenPipeError as closed:
+            raise PipeClosedError from closed
+        except PipeClosedError:
+            raise
+        except (KeyboardInterrupt, typer.Abort):
+            error = _cancelled()
+        except BaseException as failure:
+            error = _explained(failure)
+        show_error(error, as_json=as_json)
+        return error.row.exit_code
+    except PipeClosedError:
+        # Python flushes standard output once more at its end, which would fail again and complain.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13  # as if SIGPIPE had ended the process
+
+
+def _cancelled() -> SmartDJError:
+    return SmartDJError(ErrorCode.CANCELLED, "cancelled; no output was written")
+
+
+def _explained(failure: BaseException) -> SmartDJError:
+    """Turn whatever was raised into an error of the table."""
+    if isinstance(failure, SmartDJError):
+        if _debugging():
+            traceback.print_exception(failure)
+        return failure
+    if isinstance(failure, _ClickError):
+        context = getattr(failure, "ctx", None)
+        command = context.command_path if context is not None else "smartdj"
+        message = failure.format_message().rstrip(".")  # type: ignore[attr-defined]
+        return SmartDJError(ErrorCode.USAGE, message, f"see `{command} --help`")
+    if isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError":
+        return SmartDJError(
+            ErrorCode.OUT_OF_MEMORY,
+            "there is not enough memory for this recording",
+            "close other programs, edit a shorter part, or try --device cpu",
+        )
+    if _debugging():
+        traceback.print_exception(failure)
+    return SmartDJError(
+        ErrorCode.INTERNAL,
+        f"internal error: {type(failure).__name__}: {failure}",
+        f"the traceback is in {_write_log(failure)}; please report it",
+    )
+
+
+def _write_log(failure: BaseException) -> str:
+    try:
+        handle, name = tempfile.mkstemp(prefix="smartdj-error-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+            file.write(f"smartdj {__version__}, python {sys.version}\n")
+            file.writelines(traceback.format_exception(failure))
+        return name
+    except OSError:
+        return "no file (none could be written; run again with SMARTDJ_DEBUG=1)"
+
+
+def _debugging() -> bool:
+    return os.environ.get("SMARTDJ_DEBUG", "") not in ("", "0")
+
+
+@contextlib.contextmanager
+def _terminate_like_interrupt() -> Generator[None, None, None]:
+    """Treat SIGTERM as Ctrl-C: the work is cancelled, temporary files go, nothing partial stays."""
+    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

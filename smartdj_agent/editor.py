@@ -1,0 +1,350 @@
+"""Carry out one step, in one of two ways.
+
+**preserve** (default): the network only finds the one sound; exact arithmetic at the recording's own rate does the
+rest: `recording + (changed sound − sound)`. What is not asked about keeps its bits. "Add" places a library sound, or
+one that the diffusion model makes on silence, on top.
+
+**generate** (the paper): the diffusion transformer maps the recording's latent and the step's text to the edited
+latent; a plan is chained in latent space. All of the recording passes through the codec.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+
+from smartdj_agent.audio import Audio, resample, to_stereo
+from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.library import SoundLibrary
+from smartdj_agent.models.codec import Codec
+from smartdj_agent.models.dit import EditDiT
+from smartdj_agent.models.listener import Listener
+from smartdj_agent.models.presets import SAMPLE_RATE, Preset
+from smartdj_agent.models.text import SentenceEncoder, T5Encoder, TextEncoder
+from smartdj_agent.models.weights import load_network, role_folder
+from smartdj_agent.render import ADDED_PEAK, apply_to_stem, render_added, supports_direction
+from smartdj_agent.sampling import Conditioning, SamplerConfig, denoise, make_scheduler
+from smartdj_agent.separation import Separated, active_spans, separate, window_starts
+from smartdj_agent.steps import Operation, Step, direction_name, format_step
+
+Mode = Literal["preserve", "generate"]
+MODES: tuple[Mode, ...] = ("preserve", "generate")
+
+LIBRARY_SIMILARITY = 0.5
+"""Similarity of the best library label from which on its sound stands for what was asked."""
+ABSENT = 0.1
+"""Confidence below which a sound counts as absent: the recording stays as it is."""
+UNSURE = 0.3
+"""Confidence below which the person is warned."""
+
+
+@dataclass(frozen=True)
+class StepProgress:
+    """Part of a step is done: `fraction` 0 to 1, `stage` in words."""
+
+    fraction: float
+    stage: str
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """A step's result.
+
+    Attributes
+    ----------
+    samples
+        Shape and type of the input's samples.
+    method
+        How it was done, in words.
+    confidence
+        0 to 1.
+    spans
+        Stretches (first, past the last sample) in which the output may differ from the input.
+    warnings
+        (code, message, hint) for the person.
+    """
+
+    samples: np.ndarray
+    method: str
+    confidence: float
+    spans: tuple[tuple[int, int], ...]
+    warnings: tuple[tuple[str, str, str], ...] = field(default=())
+
+
+class Editor:
+    """The networks that carry out steps; each is loaded when it is first needed.
+
+    Parameters
+    ----------
+    preset
+        Which networks.
+    device
+        A torch device name.
+    library
+        Where added sounds are looked up first; None to always generate.
+    """
+
+    def __init__(self, preset: Preset, device: str, library: SoundLibrary | None) -> None:
+        self.preset = preset
+        self.device = device
+        self.library = library
+        self.sampler = SamplerConfig(
+            solver="ddim" if preset.solver == "ddim" else "unipc", steps=preset.steps, eta=preset.eta
+        )
+
+    @cached_property
+    def encoder(self) -> SentenceEncoder:
+        """Sentence encoder that names are compared with."""
+        return SentenceEncoder()
+
+    @cached_property
+    def listener(self) -> Listener:
+        """Finds sounds; the shipped one serves every preset, as the released editor has none."""
+        network: Listener = load_network("small", "listener", self.device)
+        return network
+
+    @cached_property
+    def codec(self) -> Codec:
+        """Waveform ↔ latent."""
+        network: Codec = load_network(self.preset.name, "codec", self.device)
+        return network
+
+    @cached_property
+    def dit(self) -> EditDiT:
+        """Latent → edited latent."""
+        network: EditDiT = load_network(self.preset.name, "editor", self.device)
+        return network
+
+    @cached_property
+    def text(self) -> TextEncoder:
+        """Token states for the diffusion transformer."""
+        if self.preset.text_encoder == "t5":
+            return T5Encoder(role_folder(self.preset.name, "text")).to(self.device)
+        return self.encoder
+
+    def encode_labels(self, texts: list[str]) -> np.ndarray:
+        """Sentence vectors as the library asks for them, shape (n, 384)."""
+        return self.encoder.vectors(texts).cpu().numpy()
+
+    def preserve(self, audio: Audio, step: Step, *, seed: int) -> Iterator[StepProgress | StepOutcome]:
+        """Carry out one step by mask and arithmetic; the last item is the outcome."""
+        if step.operation is Operation.ADD:
+            yield from self._add(audio, step, seed)
+            return
+        samples, rate = audio.samples, audio.sample_rate
+        if step.operation is Operation.DIRECTION and not supports_direction(audio.channels):
+            yield self._unchanged(
+                audio, "mono_direction", "A mono recording has no directions.", "Convert it to stereo first."
+            )
+            return
+        query = step.target
+        if step.azimuth_deg is not None and audio.channels > 1:
+            query = f"{step.target} at {direction_name(round(step.azimuth_deg / 45) * 45.0)}"
+        vector = self.encoder.vectors([query])[0]
+        found: Separated | None = None
+        for done, count, found in separate(self.listener, samples, rate, vector):
+            yield StepProgress(0.9 * done / count, "finding the sound")
+        assert found is not None
+        if found.confidence < ABSENT or not found.spans:
+            if step.operation is Operation.EXTRACT:
+                yield replace(
+                    self._absent(audio, step), samples=np.zeros_like(samples), spans=((0, audio.n_samples),)
+                )
+            else:
+                yield self._absent(audio, step)
+            return
+        stem = found.stem.astype(samples.dtype, copy=False)
+        changed = apply_to_stem(stem, step, rate, seed=seed)
+        if step.operation is Operation.EXTRACT:
+            output, spans = stem, ((0, audio.n_samples),)
+        else:
+            difference = changed - stem
+            # Only where something changes is anything computed: elsewhere the output is the input, bit for bit.
+            spans = active_spans(difference)
+            output = samples.copy()
+            for start, stop in spans:
+                output[:, start:stop] += difference[:, start:stop]
+        warnings: tuple[tuple[str, str, str], ...] = ()
+        if found.confidence < UNSURE:
+            warnings = (
+                (
+                    "unsure",
+                    f"“{step.target}” was hardly heard (confidence {found.confidence:.2f}).",
+                    "Listen to this step's audio, or name the sound in other words.",
+                ),
+            )
+        yield StepOutcome(output, "mask", found.confidence, spans, warnings)
+
+    def _unchanged(self, audio: Audio, code: str, message: str, hint: str) -> StepOutcome:
+        return StepOutcome(audio.samples.copy(), "unchanged", 0.0, (), ((code, message, hint),))
+
+    def _absent(self, audio: Audio, step: Step) -> StepOutcome:
+        return self._unchanged(
+            audio,
+            "sound_not_found",
+            f"“{step.target}” was not heard in the recording, so nothing was changed.",
+            "Run `smartdj plan` to see what is heard, or name the sound in other words.",
+        )
+
+    def _add(self, audio: Audio, step: Step, seed: int) -> Iterator[StepProgress | StepOutcome]:
+        rng = np.random.default_rng(seed)
+        sound, method, confidence, continuous = None, "", 0.0, False
+        warnings: list[tuple[str, str, str]] = []
+        if self.library is not None:
+            matches = self.library.find(step.target, self.encode_labels, seed=seed, count=1)
+            if matches and matches[0].similarity >= LIBRARY_SIMILARITY:
+                best = matches[0]
+                sound = self.library.load(best.clip, audio.sample_rate)
+                method = f"library: {best.clip.path.name} ({best.clip.label}, {best.clip.licence})"
+                confidence, continuous = best.similarity, best.clip.continuous
+                yield StepProgress(0.9, "placing a library sound")
+        if sound is None:
+            for progress in self._generate_sound(step, seed):
+                if isinstance(progress, StepProgress):
+                    yield progress
+                else:
+                    sound = resample(progress[None], SAMPLE_RATE, audio.sample_rate)[0]
+            method, confidence, continuous = "generated", 0.2, True
+            warnings.append(
+                (
+                    "generated",
+                    f"No library sound is called “{step.target}”; the diffusion model made one.",
+                    "Its quality is what the model card says; a library sound of your own will be better.",
+                )
+            )
+        assert sound is not None
+        length_s = len(sound) / audio.sample_rate
+        spare = max(0.0, audio.duration_s - length_s)
+        onset_s = 0.0 if continuous else float(rng.uniform(0.05, 0.6)) * spare
+        added = render_added(
+            sound,
+            self._relative(step, audio),
+            audio.sample_rate,
+            audio.n_samples,
+            onset_s=onset_s,
+            loop=continuous,
+            channels=audio.channels,
+        )
+        spans = active_spans(added)
+        output = audio.samples.copy()
+        for start, stop in spans:
+            output[:, start:stop] += added[:, start:stop].astype(output.dtype)
+        yield StepOutcome(output, method, confidence, spans, tuple(warnings))
+
+    @staticmethod
+    def _relative(step: Step, audio: Audio) -> Step:
+        """0 dB means as loud as the recording's peak, at most the paper's 0.5: a quiet recording isn't blasted."""
+        peak = float(np.max(np.abs(audio.samples), initial=0.0))
+        if peak <= 0.0 or peak >= ADDED_PEAK:
+            return step
+        gain = (step.gain_db or 0.0) + 20 * float(np.log10(max(peak, 1e-3) / ADDED_PEAK))
+        return replace(step, gain_db=max(-24.0, gain))
+
+    def _generate_sound(self, step: Step, seed: int) -> Iterator[StepProgress | np.ndarray]:
+        """Make a sound by the diffusion model on silence: progress, then mono samples at 24 kHz."""
+        silence = np.zeros((2, round(10.0 * SAMPLE_RATE)), np.float32)
+        bare = replace(step, azimuth_deg=0.0, gain_db=0.0)
+        for progress in self._denoised(silence, [format_step(bare)], seed, 0.0, 0.95):
+            yield progress if isinstance(progress, StepProgress) else progress.mean(axis=0)
+
+    def generate(self, audio: Audio, step: Step, *, seed: int) -> Iterator[StepProgress | StepOutcome]:
+        """Carry out one step by the diffusion transformer, window by window; the last item is the outcome.
+
+        Mono recordings are edited as two equal ears and folded back; of more than two channels, the first two take the
+        edit and the others stay.
+        """
+        samples, rate = audio.samples, audio.sample_rate
+        stereo = resample(to_stereo(samples.astype(np.float32)), rate, SAMPLE_RATE)
+        peak = float(np.max(np.abs(stereo), initial=0.0))
+        scale = 1.0 / peak if peak > 1.0 else 1.0
+        result = np.zeros_like(stereo)
+        weight = np.zeros(stereo.shape[1], np.float32)
+        windows = window_starts(stereo.shape[1], SAMPLE_RATE)
+        fade = SAMPLE_RATE
+        for index, (start, stop) in enumerate(windows):
+            edited: np.ndarray | None = None
+            low, high = index / len(windows), (index + 1) / len(windows)
+            for item in self._denoised(stereo[:, start:stop] * scale, [format_step(step)], seed + index, low, high):
+                if isinstance(item, StepProgress):
+                    yield item
+                else:
+                    edited = item
+            assert edited is not None
+            ramp = np.ones(stop - start, np.float32)
+            if index > 0:
+                ramp[:fade] *= np.linspace(0, 1, min(fade, len(ramp)), dtype=np.float32)
+            if index < len(windows) - 1:
+                ramp[-fade:] *= np.linspace(1, 0, min(fade, len(ramp)), dtype=np.float32)
+            result[:, start:stop] += edited[:, : stop - start] / scale * ramp
+            weight[start:stop] += ramp
+        result /= np.maximum(weight, 1e-6)
+        back = resample(result, SAMPLE_RATE, rate)
+        length = audio.n_samples
+        back = np.pad(back, ((0, 0), (0, max(0, length - back.shape[1]))))[:, :length]
+        output = samples.copy()
+        if audio.channels == 1:
+            output[0] = back.mean(axis=0)
+        else:
+            output[:2] = back
+        yield StepOutcome(output, "generated", 0.5, ((0, length),))
+
+    @torch.inference_mode()
+    def _denoised(
+        self, stereo: np.ndarray, texts: list[str], seed: int, low: float, high: float
+    ) -> Iterator[StepProgress | np.ndarray]:
+        """Denoise the edits `texts`, chained in latent space; progress from `low` to `high`, then stereo samples."""
+        wave = torch.from_numpy(np.ascontiguousarray(stereo))[None].to(self.device)
+        latent = self.codec.encode_stereo(wave)
+        text = self.conditioning(texts)
+        for position in range(len(texts)):
+            generator = torch.Generator().manual_seed(seed + position)
+            noise = torch.randn(latent.shape, generator=generator).to(self.device)
+            one = Conditioning(
+                torch.stack([text.states[position], text.states[-1]]),
+                torch.stack([text.mask[position], text.mask[-1]]),
+            )
+            edited = latent
+            scheduler = make_scheduler(self.sampler)
+            for done, count, edited in denoise(self.dit, latent, noise, one, scheduler, self.sampler, generator):
+                part = (position + done / count) / len(texts)
+                yield StepProgress(low + (high - low) * 0.95 * part, "denoising")
+            latent = edited
+        decoded = self.codec.decode_stereo(latent)[0, :, : stereo.shape[1]]
+        yield decoded.float().cpu().numpy()
+
+    def conditioning(self, texts: list[str]) -> Conditioning:
+        """Encode all steps of a plan and the empty text in one batch; the empty text comes last."""
+        states, mask = self.text.states([*texts, ""])
+        return Conditioning(states.to(self.device), mask.to(self.device))
+
+
+def choose_device(name: str) -> str:
+    """Resolve ``auto``, ``cpu`` or ``cuda[:n]``.
+
+    Raises
+    ------
+    SmartDJError
+        DEVICE_UNAVAILABLE if CUDA is asked for and not there; USAGE for other names.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return "cpu"
+    if name.split(":")[0] == "cuda":
+        if not torch.cuda.is_available():
+            raise SmartDJError(
+                ErrorCode.DEVICE_UNAVAILABLE, "There is no CUDA device here.", "Use --device cpu or auto."
+            )
+        return name
+    raise SmartDJError(ErrorCode.USAGE, f"Unknown device {name!r}.", "Use auto, cpu or cuda.")
+
+
+def elapsed_factor(audio: Audio, started: float) -> float:
+    """Seconds of audio per second of compute since `started` (time.monotonic)."""
+    return audio.duration_s / max(time.monotonic() - started, 1e-6)

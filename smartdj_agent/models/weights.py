@@ -1,0 +1,381 @@
+"""Where weights live, how they are checked, imported and proven equal to the released networks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.models.codec import Codec
+from smartdj_agent.models.dit import EditDiT
+from smartdj_agent.models.listener import Listener
+from smartdj_agent.models.presets import PRESETS
+
+SHIPPED = Path(__file__).resolve().parent.parent / "weights"
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+TOLERANCE = 1e-4
+"""Largest absolute difference from a vector file that still counts as equal (float32)."""
+
+ROLES: dict[str, type] = {"codec": Codec, "editor": EditDiT, "listener": Listener}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One installed network."""
+
+    name: str
+    preset: str
+    role: str
+    parameters: int
+    size_bytes: int
+    sha256: str
+    path: Path
+    card: Path | None
+
+
+@dataclass(frozen=True)
+class TensorDifference:
+    """How far one tensor lies from what the vector file says."""
+
+    file: str
+    tensor: str
+    max_abs_difference: float
+
+    @property
+    def equal(self) -> bool:
+        """Whether the difference is within tolerance (and is a number)."""
+        return self.max_abs_difference <= TOLERANCE
+
+
+def user_folder() -> Path:
+    """Folder of imported and pulled weights: ``SMARTDJ_MODELS``, else the user's data folder."""
+    configured = os.environ.get("SMARTDJ_MODELS")
+    if configured:
+        return Path(configured)
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "smartdj" / "models"
+
+
+def role_folder(preset: str, role: str) -> Path:
+    """Folder of one network's weights.
+
+    Raises
+    ------
+    SmartDJError
+        MODEL_MISSING if it is not installed.
+    """
+    for base in (user_folder(), SHIPPED):
+        folder = base / preset / role
+        if (folder / "config.json").exists() or (folder / "adapter_config.json").exists():
+            return folder
+    hint = (
+        "Run `smartdj models import smartdj_editor.pt 24k_mono_latent64.ckpt` with the released files."
+        if preset == "paper"
+        else "Reinstall the package; its weights are missing."
+    )
+    raise SmartDJError(ErrorCode.MODEL_MISSING, f"The {role} of preset {preset!r} is not installed.", hint)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_network(preset: str, role: str, device: str = "cpu") -> Any:
+    """Load a network in float32, ready to infer.
+
+    Raises
+    ------
+    SmartDJError
+        MODEL_MISSING or MODEL_CORRUPT.
+    """
+    folder = role_folder(preset, role)
+    try:
+        model = ROLES[role].from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
+    except (SafetensorError, OSError, ValueError, RuntimeError, EOFError) as error:
+        raise SmartDJError(
+            ErrorCode.MODEL_CORRUPT,
+            f"The weights in {folder} can't be loaded: {str(error).splitlines()[0]}",
+            "Run `smartdj doctor`; reinstall or import the weights again.",
+        ) from error
+    return model.float().eval().requires_grad_(False).to(device)
+
+
+def list_installed() -> list[ModelInfo]:
+    """All networks that are installed, shipped ones first."""
+    found = []
+    for base in (SHIPPED, user_folder()):
+        for preset in PRESETS:
+            for folder in sorted((base / preset).glob("*/")):
+                for path in sorted(folder.glob("*.safetensors")):
+                    card = folder / "README.md"
+                    found.append(
+                        ModelInfo(
+                            name=f"{preset}/{folder.name}",
+                            preset=preset,
+                            role=folder.name,
+                            parameters=_count_parameters(path),
+                            size_bytes=path.stat().st_size,
+                            sha256=file_sha256(path),
+                            path=path,
+                            card=card if card.exists() else None,
+                        )
+                    )
+    return found
+
+
+def _count_parameters(path: Path) -> int:
+    try:
+        with safe_open(path, "pt") as file:
+            return sum(torch.Size(file.get_slice(key).get_shape()).numel() for key in file.keys())  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise SmartDJError(
+            ErrorCode.MODEL_CORRUPT, f"{path} is not a whole safetensors file.", "Install the weights again."
+        ) from error
+
+
+def editor_from_release(config: dict[str, Any]) -> EditDiT:
+    """Build the editor from the release's ``model`` settings.
+
+    Raises
+    ------
+    SmartDJError
+        MODEL_MISMATCH if the settings ask for something that the released editor does not have.
+    """
+    expected = {
+        "patch_size": 1,
+        "input_type": "1d",
+        "qkv_bias": False,
+        "qk_norm": "layernorm",
+        "norm_layer": "layernorm",
+        "act_layer": "geglu",
+        "context_norm": True,
+        "time_fusion": "ada_sola_bias",
+        "context_fusion": "cross",
+        "context_pe_method": "none",
+        "pe_method": "none",
+        "rope_mode": "shared",
+        "use_conv": True,
+        "skip": True,
+        "skip_norm": True,
+    }
+    wrong = {key: config[key] for key, value in expected.items() if key in config and config[key] != value}
+    if wrong or config["in_chans"] != 2 * config["out_chans"]:
+        raise SmartDJError(
+            ErrorCode.MODEL_MISMATCH,
+            f"The editor settings differ from the released design: {wrong or 'in_chans is not twice out_chans'}.",
+            "Only checkpoints of the released SmartDJ editor's design can be used.",
+        )
+    return EditDiT(
+        latent_dim=config["out_chans"],
+        width=config["embed_dim"],
+        depth=config["depth"],
+        heads=config["num_heads"],
+        mlp_ratio=config["mlp_ratio"],
+        rank=config["ada_sola_rank"],
+        alpha=config["ada_sola_alpha"],
+        context_width=config["context_dim"],
+    )
+
+
+def codec_from_release(config: dict[str, Any]) -> Codec:
+    """Build the codec from the release's ``model`` settings."""
+    encoder = config["encoder"]["config"]
+    return Codec(
+        channels=encoder["channels"],
+        multiples=tuple(encoder["c_mults"]),
+        strides=tuple(encoder["strides"]),
+        latent_dim=config["latent_dim"],
+    )
+
+
+def load_strictly(model: nn.Module, state: dict[str, Tensor], name: str) -> None:
+    """Load a state dict in which every key and shape must match.
+
+    Raises
+    ------
+    SmartDJError
+        MODEL_MISMATCH naming the first keys that differ.
+    """
+    own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in state.items()}
+    if own != given:
+        missing = sorted(own.keys() - given.keys())[:3]
+        unknown = sorted(given.keys() - own.keys())[:3]
+        shapes = sorted(key for key in own.keys() & given.keys() if own[key] != given[key])[:3]
+        raise SmartDJError(
+            ErrorCode.MODEL_MISMATCH,
+            f"{name} does not fit the network: missing {missing}, unknown {unknown}, other shape {shapes}.",
+            "Check that the file is the released one and that it is whole.",
+        )
+    model.load_state_dict(state, strict=True)
+
+
+def _difference(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).abs().max()) if ours.shape == theirs.shape else float("inf")
+
+
+def _state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix("state."): value for key, value in tensors.items() if key.startswith("state.")}
+
+
+def _read_vectors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise SmartDJError(
+            ErrorCode.MODEL_CORRUPT, f"{path} is not a whole safetensors file.", "Fetch the vector file again."
+        ) from error
+
+
+@torch.inference_mode()
+def verify_vectors(folder: Path) -> list[TensorDifference]:
+    """Run every vector file of a folder through our classes.
+
+    A ``.safetensors`` file is told by its tensors: ``in.audio`` is a codec, ``in.x`` an editor, ``in.noise`` a whole
+    denoising loop over the editor that its metadata names. A ``.json`` file with ``config`` and ``shapes`` is compared
+    key for key with a network built, without memory, from its settings; a differing shape counts as infinite.
+
+    Raises
+    ------
+    SmartDJError
+        USAGE if the folder has no vector files; MODEL_MISMATCH or MODEL_CORRUPT if one can't be loaded.
+    """
+    paths = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]) if folder.is_dir() else []
+    if not paths:
+        raise SmartDJError(
+            ErrorCode.USAGE, f"There are no vector files in {folder}.", "Name a folder of .safetensors or .json files."
+        )
+    results: list[TensorDifference] = []
+    for path in paths:
+        if path.suffix == ".json":
+            results += _verify_shapes(path)
+            continue
+        metadata, tensors = _read_vectors(path)
+        if "in.audio" in tensors:
+            outputs = _run_codec(path.name, metadata, tensors)
+        elif "in.noise" in tensors:
+            outputs = {"out.latent": _run_sampling(path, metadata, tensors)}
+        elif "in.x" in tensors:
+            model = editor_from_release(json.loads(metadata["config"]))
+            load_strictly(model, _state(tensors), path.name)
+            noisy, source = tensors["in.x"].chunk(2, dim=1)
+            outputs = {"out.y": model.eval()(noisy, source, tensors["in.timesteps"], tensors["in.context"])}
+        else:
+            raise SmartDJError(
+                ErrorCode.MODEL_MISMATCH,
+                f"{path.name} holds none of in.audio, in.x and in.noise.",
+                "Only vector files of the codec, the editor and its denoising loop are known.",
+            )
+        results += [
+            TensorDifference(path.name, name, _difference(outputs[name], tensors[name]))
+            for name in sorted(tensors)
+            if name.startswith("out.")
+        ]
+    return results
+
+
+def _verify_shapes(path: Path) -> list[TensorDifference]:
+    listing = json.loads(path.read_text(encoding="utf-8"))
+    config = listing["config"].get("model", listing["config"])
+    with torch.device("meta"):
+        model = codec_from_release(config) if "encoder" in config else editor_from_release(config)
+    own = {key: list(value.shape) for key, value in model.state_dict().items()}
+    return [
+        TensorDifference(path.name, key, 0.0 if own.get(key) == listing["shapes"].get(key) else float("inf"))
+        for key in sorted(own.keys() | listing["shapes"].keys())
+    ]
+
+
+def _run_codec(name: str, metadata: dict[str, str], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    model = codec_from_release(json.loads(metadata["config"])).eval()
+    load_strictly(model, _state(tensors), name)
+    mean, scale = model.posterior(tensors["in.audio"])
+    return {"out.mean": mean, "out.scale_raw": scale, "out.decoded_from_mean": model.decoder(tensors["out.mean"])}
+
+
+def _run_sampling(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -> Tensor:
+    from smartdj_agent.sampling import Conditioning, SamplerConfig, ddim_scheduler, denoise
+
+    editor_metadata, editor_tensors = _read_vectors(path.parent / metadata["weights"])
+    model = editor_from_release(json.loads(editor_metadata["config"])).eval()
+    load_strictly(model, _state(editor_tensors), metadata["weights"])
+    states = torch.cat([tensors["in.context_cond"], tensors["in.context_uncond"]])
+    config = SamplerConfig(
+        solver="ddim",
+        steps=int(metadata["steps"]),
+        guidance_scale=float(metadata["guidance_scale"]),
+        guidance_rescale=float(metadata["guidance_rescale"]),
+        eta=float(metadata["eta"]),
+    )
+    # The vectors were made with diffusers as it is, also where the count does not divide 1000.
+    scheduler = ddim_scheduler(config.steps, **json.loads(metadata["scheduler"]))
+    text = Conditioning(states, torch.ones(states.shape[:2], dtype=torch.bool))
+    latent = tensors["in.noise"]
+    for _, _, latent in denoise(model, tensors["in.source_latent"], latent, text, scheduler, config):
+        pass
+    return latent
+
+
+def import_released(files: Sequence[Path], preset: str = "paper") -> list[ModelInfo]:
+    """Turn the authors' checkpoint files into a loadable preset under `user_folder`.
+
+    The editor file holds ``model``, the codec file ``state_dict`` with keys prefixed ``autoencoder.``. Pickles are read
+    with ``weights_only`` and every key must match. A folder appears only when it is whole.
+
+    Raises
+    ------
+    SmartDJError
+        MODEL_MISSING, MODEL_CORRUPT or MODEL_MISMATCH.
+    """
+    for file in files:
+        if not file.is_file():
+            raise SmartDJError(ErrorCode.MODEL_MISSING, f"There is no file {file}.", "Check the path.")
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise SmartDJError(
+                ErrorCode.MODEL_CORRUPT,
+                f"{file.name} can't be read as a checkpoint: {str(error).splitlines()[0][:120]}",
+                "Use the released files smartdj_editor.pt and 24k_mono_latent64.ckpt, unchanged.",
+            ) from error
+        model: Any
+        if "model" in content:
+            role, state = "editor", content["model"]
+            model = EditDiT()
+        elif "state_dict" in content:
+            role = "codec"
+            state = {
+                key.removeprefix("autoencoder."): value
+                for key, value in content["state_dict"].items()
+                if key.startswith("autoencoder.")
+            }
+            model = Codec()
+        else:
+            raise SmartDJError(
+                ErrorCode.MODEL_MISMATCH,
+                f"{file.name} holds neither an editor nor a codec.",
+                "Use the released files smartdj_editor.pt and 24k_mono_latent64.ckpt.",
+            )
+        load_strictly(model, state, file.name)
+        target = user_folder() / preset / role
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{role}-", dir=target.parent))
+        model.save_pretrained(temporary)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    return [info for info in list_installed() if info.preset == preset]

@@ -1,0 +1,206 @@
+"""The planner: what was heard and what is asked → steps, one by one as they are written, or a question.
+
+Decoding is constrained to the step grammar over the sounds that are there (heard, or named in the instruction) and the
+sounds that can be added; see `smartdj_agent.grammar`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.events import Heard
+from smartdj_agent.grammar import ACCEPT, START, plan_automaton
+from smartdj_agent.models.planner_lm import EventToken, PlannerLM, prompt_text
+from smartdj_agent.models.text import SentenceEncoder
+from smartdj_agent.models.weights import role_folder
+from smartdj_agent.plan_text import read_plan_text
+from smartdj_agent.steps import Operation, Step
+
+MAX_INSTRUCTION_CHARS = 2000
+MAX_STEPS = 6
+MAX_TOKENS = 220
+REPEAT_TARGET = frozenset({Operation.REMOVE, Operation.ADD, Operation.EXTRACT})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The planner's question instead of a plan."""
+
+    text: str
+    choices: tuple[str, ...]
+
+
+def check_instruction(instruction: str) -> str:
+    """Return the instruction with white space folded.
+
+    Raises
+    ------
+    SmartDJError
+        INSTRUCTION_EMPTY or INSTRUCTION_TOO_LONG.
+    """
+    folded = " ".join(instruction.split())
+    if not re.search(r"\w", folded):
+        raise SmartDJError(
+            ErrorCode.INSTRUCTION_EMPTY,
+            "The instruction is empty.",
+            "Say what the recording should become, for example “make this a sunny forest”.",
+        )
+    if len(folded) > MAX_INSTRUCTION_CHARS:
+        raise SmartDJError(
+            ErrorCode.INSTRUCTION_TOO_LONG,
+            f"The instruction has {len(folded)} characters; at most {MAX_INSTRUCTION_CHARS} are read.",
+            "Shorten it to a few sentences.",
+        )
+    return folded
+
+
+class Planner:
+    """The language model with its vocabulary; loaded when it is first needed.
+
+    Parameters
+    ----------
+    preset
+        Whose planner to load.
+    device
+        A torch device name.
+    encoder
+        Sentence encoder for the audio tokens.
+    """
+
+    def __init__(self, preset: str, device: str, encoder: SentenceEncoder) -> None:
+        self.preset = preset
+        self.device = device
+        self.encoder = encoder
+
+    @cached_property
+    def model(self) -> PlannerLM:
+        """The network."""
+        return PlannerLM.load(role_folder(self.preset, "planner"), self.device)
+
+    @cached_property
+    def vocabulary(self) -> dict[str, dict[str, object]]:
+        """Known sounds: label → noun and wordings."""
+        path = role_folder(self.preset, "planner") / "vocabulary.json"
+        loaded: dict[str, dict[str, object]] = json.loads(path.read_text(encoding="utf-8"))
+        return loaded
+
+    def words(self, label: str) -> tuple[str, ...]:
+        """All wordings of a label, itself first."""
+        entry = self.vocabulary.get(label)
+        if entry is None:
+            return (label,)
+        return (label, *(str(word) for word in entry["words"]), str(entry["noun"]))  # type: ignore[attr-defined]
+
+    def named_in(self, instruction: str) -> tuple[str, ...]:
+        """Sounds that the instruction names, as it names them."""
+        text = f" {re.sub(r'[^a-z0-9]+', ' ', instruction.lower())} "
+        found = []
+        for label in self.vocabulary:
+            hits = [word for word in self.words(label) if f" {word.lower()} " in text]
+            if hits:
+                found.append(max(hits, key=len))
+        return tuple(dict.fromkeys(found))
+
+    @torch.inference_mode()
+    def write(self, heard: Sequence[Heard], instruction: str, *, seed: int) -> Iterator[Step | Asked]:
+        """Write a plan: one step at a time, or one question.
+
+        Parameters
+        ----------
+        heard
+            The listener's findings, surest first.
+        instruction
+            Checked by `check_instruction`.
+        seed
+            0 takes the likeliest token throughout; other seeds draw from the model's distribution.
+
+        Yields
+        ------
+        Step or Asked
+        """
+        events = [
+            EventToken(item.label, item.confidence, item.level_db, item.azimuth_deg, item.start_s, item.end_s)
+            for item in heard
+        ]
+        model, tokenizer = self.model, self.model.tokenizer
+
+        def tokenize(text: str) -> list[int]:
+            ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+            return ids
+
+        known = {word for label in self.vocabulary for word in self.words(label)[:-1]}
+        present = {item.label for item in heard}
+        mentioned = set(self.named_in(instruction))
+        automaton = plan_automaton(
+            tokenize,
+            tokenizer.eos_token_id,
+            present | mentioned,
+            (known | mentioned) - present,
+            max_steps=MAX_STEPS,
+            allow_question=True,
+        )
+        ids = torch.tensor([tokenize(prompt_text(events, instruction))], device=self.device)
+        if events:
+            vectors = self.encoder.vectors([event.label for event in events])[None].to(self.device)
+            stats = torch.tensor([[event.stats() for event in events]], device=self.device)
+            embedded = model.prefix(vectors, stats, ids)
+        else:
+            embedded = model.lm.get_input_embeddings()(ids)
+        generator = torch.Generator().manual_seed(seed)
+        output = model.lm(inputs_embeds=embedded, use_cache=True)
+        states = frozenset({START})
+        written: list[int] = []
+        emitted: list[Step] = []
+        asking = False
+        for _ in range(MAX_TOKENS):
+            logits = output.logits[0, -1].float().cpu()
+            allowed = automaton.allowed(states)
+            if allowed is not None:
+                masked = torch.full_like(logits, -torch.inf)
+                index = torch.tensor(sorted(allowed))
+                masked[index] = logits[index]
+                logits = masked
+            if seed == 0:
+                token = int(logits.argmax())
+            else:
+                token = int(torch.multinomial(torch.softmax(logits / 0.8, -1), 1, generator=generator))
+            states = automaton.next_states(states, token)
+            if ACCEPT in states and token == tokenizer.eos_token_id:
+                break
+            written.append(token)
+            text = tokenizer.decode(written)
+            asking = asking or text.startswith("ask")
+            if text.endswith("\n") and not asking:
+                (step,), _, _ = read_plan_text(text.splitlines()[-1])
+                if self._useful(step, emitted):
+                    emitted.append(step)
+                    yield step
+            output = model.lm(
+                input_ids=torch.tensor([[token]], device=self.device),
+                past_key_values=output.past_key_values,
+                use_cache=True,
+            )
+        if asking or not emitted:
+            _, question, choices = read_plan_text(tokenizer.decode(written)) if asking else ((), "", ())
+            yield Asked(
+                question or "What should change in this recording?",
+                choices or ("make this a quiet forest", "remove the loudest sound", "add soft rain"),
+            )
+
+    @staticmethod
+    def _useful(step: Step, emitted: Sequence[Step]) -> bool:
+        """Whether the step does something that no earlier step already did or undid."""
+        if step in emitted:
+            return False
+        return not any(
+            other.target == step.target
+            and (other.operation is Operation.REMOVE or other.operation is step.operation)
+            for other in emitted
+        )

@@ -1,0 +1,214 @@
+"""The projection: a mask on the recording's own spectrum, so that sound + rest = recording, always.
+
+The listener's mask is made at 24 kHz in 128 bands, 50 frames a second. Here it is carried over to the recording's own
+rate and channels: `s = istft(M·A)` and `r = a − s`. Where the mask is zero, `s` is exactly zero, and what is built from
+`r + f(s)` equals the recording bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+import torch
+
+from smartdj_agent.audio import resample, to_stereo
+from smartdj_agent.models.listener import Listener
+
+WINDOW_S = 10.0
+OVERLAP_S = 1.0
+GATE = 0.12
+"""Share of a frame's power below which the sound counts as not there."""
+HOLD_S = 0.12
+"""How far an active stretch is widened at both ends."""
+FLOOR_DB = -70.0
+"""Frames this far below the recording's loudest are left alone: there is nothing to hear."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """One sound's share of a stretch of audio.
+
+    Attributes
+    ----------
+    share
+        Shape (2, bands, T), 0 to 1, per ear; zero in frames where the sound is inactive.
+    active
+        Shape (T,), bool.
+    confidence
+        0 to 1: how surely the named sound is there at all.
+    """
+
+    share: np.ndarray
+    active: np.ndarray
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Separated:
+    """A sound taken out of a recording.
+
+    Attributes
+    ----------
+    stem
+        Shape of the recording; exactly zero outside `spans`.
+    spans
+        Stretches (first, past the last sample) in which the stem may be other than zero.
+    confidence
+        0 to 1.
+    """
+
+    stem: np.ndarray
+    spans: tuple[tuple[int, int], ...]
+    confidence: float
+
+
+def widen(active: np.ndarray, frames: int) -> np.ndarray:
+    """Widen stretches of True by `frames` at both ends."""
+    if not active.any() or frames <= 0:
+        return active
+    return np.convolve(active.astype(np.int32), np.ones(2 * frames + 1, np.int32), "same") > 0
+
+
+@torch.inference_mode()
+def estimate_mask(listener: Listener, stereo: np.ndarray, vector: torch.Tensor) -> Mask:
+    """Ask the listener for one sound in at most one window of audio.
+
+    Parameters
+    ----------
+    stereo
+        Shape (2, n), at the listener's rate.
+    vector
+        Sentence vector of the sound's name, shape (text_width,).
+    """
+    device = listener.logit_scale.device
+    wave = torch.from_numpy(np.ascontiguousarray(stereo, np.float32))[None].to(device)
+    spectrum = listener.spectrum(wave)
+    hearing = listener.hear(spectrum)
+    share = torch.sigmoid(listener.mask_logits(hearing, vector[None, None].to(device))[0, 0].float())
+    power = listener.band_power(spectrum)[0]
+    embedded = listener.frame_embeddings(hearing)
+    heard = torch.sigmoid(
+        listener.presence_logits(embedded, listener.text_embeddings(vector[None].to(device)))[0, 0]
+    )
+    total = power.sum(dim=(0, 1))
+    fraction = (share * power).sum(dim=(0, 1)) / (total + 1e-12)
+    loud = total > total.max() * 10 ** (FLOOR_DB / 10)
+    active = ((fraction > GATE) & loud).cpu().numpy()
+    hold = round(HOLD_S * listener.config.sample_rate / listener.config.hop)
+    active = widen(active, hold)
+    masked = share.cpu().numpy() * active
+    loudest = torch.topk(fraction * loud, max(1, len(fraction) // 10)).values.mean()
+    confidence = float(torch.maximum(heard.max(), loudest))
+    return Mask(masked, active, confidence if active.any() else 0.0)
+
+
+def apply_mask(samples: np.ndarray, sample_rate: int, mask: Mask, listener: Listener) -> np.ndarray:
+    """Project a mask onto samples (channels, n) at any rate; returns the stem, float32, zero where the mask is.
+
+    Window and hop last as long as the listener's (a quarter of the window for overlap-add). Frames are joined linearly
+    in time and bands linearly in frequency; above the listener's band the mask goes on as at its top.
+    """
+    channels, length = samples.shape
+    config = listener.config
+    size = scipy.fft.next_fast_len(round(config.n_fft * sample_rate / config.sample_rate) // 4 * 4 + 4, real=True)
+    size += -size % 4
+    hop = size // 4
+    window = np.sqrt(np.hanning(size + 1)[:-1]).astype(np.float32)
+    padded = np.pad(samples.astype(np.float32), ((0, 0), (size, size + -length % hop)))
+    count = (padded.shape[1] - size) // hop + 1
+    centres = (np.arange(count) * hop + size / 2 - size) / sample_rate
+    frame = centres * config.sample_rate / config.hop
+    last = mask.share.shape[2] - 1
+    low = np.clip(np.floor(frame), 0, last).astype(int)
+    high = np.clip(low + 1, 0, last)
+    weight = np.clip(frame - low, 0, 1).astype(np.float32)
+    interpolation = listener.interpolation.cpu().numpy()
+    hertz = np.fft.rfftfreq(size, 1 / sample_rate)
+    bins = np.clip(hertz / (config.sample_rate / config.n_fft), 0, config.n_fft // 2)
+    below = np.floor(bins).astype(int)
+    above = np.minimum(below + 1, config.n_fft // 2)
+    slope = (bins - below).astype(np.float32)[:, None]
+    to_bins = (1 - slope) * interpolation[below] + slope * interpolation[above]
+    ears = mask.share if channels == 2 else np.repeat(mask.share.mean(axis=0, keepdims=True), channels, axis=0)
+    if channels > 2:
+        ears[:2] = mask.share
+    stem = np.zeros_like(padded)
+    norm = np.zeros(padded.shape[1], np.float32)
+    active = np.flatnonzero(mask.active[low] | mask.active[high])
+    for index in range(count):
+        norm[index * hop : index * hop + size] += window**2
+    for channel in range(channels):
+        for part in np.array_split(active, max(1, len(active) // 256)):
+            if not len(part):
+                continue
+            pieces = np.stack([padded[channel, i * hop : i * hop + size] for i in part]) * window
+            share = ears[channel][:, low[part]] * (1 - weight[part]) + ears[channel][:, high[part]] * weight[part]
+            spectrum = scipy.fft.rfft(pieces, axis=1) * (to_bins @ share).T
+            back = scipy.fft.irfft(spectrum, size, axis=1).astype(np.float32) * window
+            for row, i in enumerate(part):
+                stem[channel, i * hop : i * hop + size] += back[row]
+    stem /= np.maximum(norm, 1e-3)
+    return stem[:, size : size + length]
+
+
+def active_spans(stem: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """Stretches (start, stop) in samples in which any channel of stem (channels, n) is other than zero."""
+    sounding = np.concatenate([[False], np.any(stem != 0, axis=0), [False]])
+    edges = np.flatnonzero(sounding[1:] != sounding[:-1])
+    spans: list[tuple[int, int]] = []
+    for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        # Single zero samples inside a sound are zero crossings, not silence.
+        if spans and start - spans[-1][1] < 64:
+            spans[-1] = (spans[-1][0], stop)
+        else:
+            spans.append((start, stop))
+    return tuple(spans)
+
+
+def window_starts(n_samples: int, sample_rate: int) -> list[tuple[int, int]]:
+    """Windows (start, stop) of at most 10 s that overlap by 1 s and cover n_samples."""
+    size, step = round(WINDOW_S * sample_rate), round((WINDOW_S - OVERLAP_S) * sample_rate)
+    starts = [0]
+    while starts[-1] + size < n_samples:
+        starts.append(starts[-1] + step)
+    return [(start, min(start + size, n_samples)) for start in starts]
+
+
+def separate(
+    listener: Listener, samples: np.ndarray, sample_rate: int, vector: torch.Tensor
+) -> Iterator[tuple[int, int, Separated | None]]:
+    """Take one sound out of a recording of any length, window by window.
+
+    Parameters
+    ----------
+    samples
+        Shape (channels, n), at any rate.
+    vector
+        Sentence vector of the sound's name.
+
+    Yields
+    ------
+    tuple
+        Windows done, windows in all, and with the last one the result.
+    """
+    windows = window_starts(samples.shape[1], sample_rate)
+    stem = np.zeros(samples.shape, np.float32)
+    confidence = 0.0
+    fade = round(OVERLAP_S * sample_rate)
+    for index, (start, stop) in enumerate(windows):
+        piece = samples[:, start:stop]
+        stereo = resample(to_stereo(piece.astype(np.float32)), sample_rate, listener.config.sample_rate)
+        mask = estimate_mask(listener, stereo, vector)
+        confidence = max(confidence, mask.confidence)
+        if mask.active.any():
+            part = apply_mask(piece, sample_rate, mask, listener)
+            if index > 0:
+                part[:, :fade] *= np.linspace(0, 1, min(fade, part.shape[1]), dtype=np.float32)
+            if index < len(windows) - 1:
+                part[:, -fade:] *= np.linspace(1, 0, min(fade, part.shape[1]), dtype=np.float32)
+            stem[:, start:stop] += part
+        done = index == len(windows) - 1
+        yield index + 1, len(windows), Separated(stem, active_spans(stem), confidence) if done else None

@@ -1,0 +1,176 @@
+"""Train the planner: designs by the scene knowledge, the listener's findings with its mistakes, loss on the plan only.
+
+    python -m training.planner --config training/configs/planner-small.yaml --out runs/planner
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from smartdj_agent.errors import SmartDJError
+from smartdj_agent.models.planner_lm import EventToken, PlannerLM, prompt_text
+from smartdj_agent.models.text import SentenceEncoder
+from smartdj_agent.plan_text import plan_text, read_plan_text
+from smartdj_agent.steps import Step
+from training.designer import Design, ScenePresent, SceneKnowledge, default_knowledge, design
+from training.loop import read_config, train
+
+AZIMUTHS_DEG = (-90.0, -45.0, 0.0, 45.0, 90.0)
+
+
+@dataclass(frozen=True)
+class PlanExample:
+    """One training pair: what the listener says, what the person says, what the plan is."""
+
+    events: tuple[EventToken, ...]
+    design: Design
+
+
+def heard_events(present: list[ScenePresent], rng: np.random.Generator, labels: list[str]) -> list[EventToken]:
+    """Findings of an imperfect listener: true sounds mostly, a false one sometimes, surest first."""
+    events = []
+    for sound in present:
+        start = float(rng.choice([0.0, rng.uniform(0, 7)]))
+        events.append(
+            EventToken(
+                sound.label,
+                round(float(rng.beta(5, 2)), 2),
+                round(float(rng.uniform(-45, -12)), 1),
+                sound.azimuth_deg,
+                round(start, 1),
+                round(float(rng.uniform(start + 0.5, 10)), 1),
+            )
+        )
+    if rng.random() < 0.25:
+        false = str(rng.choice(labels))
+        if all(false != sound.label for sound in present):
+            start = float(rng.uniform(0, 8))
+            azimuth = float(rng.choice(AZIMUTHS_DEG))
+            confidence = round(float(rng.beta(2, 4)), 2)
+            events.append(EventToken(false, confidence, -40.0, azimuth, round(start, 1), round(start + 1.5, 1)))
+    return sorted(events, key=lambda event: -event.confidence)
+
+
+def make_plan_example(rng: np.random.Generator, knowledge: SceneKnowledge, labels: list[str], split: str) -> PlanExample:
+    """Draw sounds, let the designer write, add the listener's mistakes; a pure function of `rng`."""
+    chosen = rng.choice(labels, size=int(rng.integers(2, 6)), replace=False)
+    present = []
+    for label in map(str, chosen):
+        named = str(rng.choice(knowledge.words(label))) if rng.random() < 0.2 else label
+        azimuth = None if rng.random() < 0.1 else float(rng.choice(AZIMUTHS_DEG))
+        present.append(ScenePresent(named, azimuth))
+    written = design(rng, present, labels, knowledge, split=split)
+    return PlanExample(tuple(heard_events(present, rng, labels)), written)
+
+
+def answer_text(written: Design) -> str:
+    """What the model is to write: the plan's lines, or a question with its choices."""
+    if written.kind == "question":
+        return plan_text((), question=written.question, choices=written.choices)
+    return plan_text(written.steps)
+
+
+class PlannerTask:
+    """Designs in, next-token loss out."""
+
+    def __init__(self, settings: dict[str, Any], device: str) -> None:
+        self.knowledge = default_knowledge()
+        self.labels = sorted(label for label in self.knowledge.labels)
+        self.encoder = SentenceEncoder()
+        self.model = PlannerLM.fresh(**settings["model"])
+        self.device = device
+        self.validation = [
+            make_plan_example(np.random.default_rng([997, index]), self.knowledge, self.labels, "valid")
+            for index in range(int(settings["data"]["validation"]))
+        ]
+
+    def batch(self, rng: np.random.Generator, size: int) -> list[PlanExample]:
+        """Draw `size` examples."""
+        return [make_plan_example(rng, self.knowledge, self.labels, "train") for _ in range(size)]
+
+    def _tensors(self, batch: list[PlanExample]) -> tuple[Tensor, Tensor, Tensor]:
+        tokenizer = self.model.tokenizer
+        rows, targets = [], []
+        for example in batch:
+            prompt = tokenizer(prompt_text(example.events, example.design.instruction)).input_ids
+            answer = [*tokenizer(answer_text(example.design)).input_ids, tokenizer.eos_token_id]
+            text = torch.tensor(prompt + answer, device=self.device)
+            vectors = self.encoder.vectors([event.label for event in example.events]).to(self.device)
+            stats = torch.tensor([event.stats() for event in example.events], device=self.device)
+            rows.append(self.model.prefix(vectors[None], stats[None], text[None])[0])
+            silent = [-100] * (len(example.events) + len(prompt))
+            targets.append(torch.tensor(silent + answer, device=self.device))
+        length = max(len(row) for row in rows)
+        embedded = torch.stack([functional.pad(row, (0, 0, 0, length - len(row))) for row in rows])
+        mask = torch.stack(
+            [(torch.arange(length, device=self.device) < len(row)).long() for row in rows]
+        )
+        labels = torch.stack([functional.pad(row, (0, length - len(row)), value=-100) for row in targets])
+        return embedded, mask, labels
+
+    def loss(self, batch: list[PlanExample]) -> tuple[Tensor, dict[str, float]]:
+        """Cross-entropy of the answer's tokens."""
+        embedded, mask, labels = self._tensors(batch)
+        base = self.model.lm.get_base_model()
+        hidden = base.model(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
+        wanted = labels[:, 1:] != -100
+        logits = base.lm_head(hidden[:, :-1][wanted]).float()
+        truth = labels[:, 1:][wanted]
+        loss = functional.cross_entropy(logits, truth)
+        return loss, {"token_accuracy": float((logits.argmax(-1) == truth).float().mean())}
+
+    def evaluate(self) -> dict[str, float]:
+        """Held-out scenes: loss and token accuracy, teacher-forced."""
+        losses, accuracies = [], []
+        for index in range(0, len(self.validation), 8):
+            loss, extra = self.loss(self.validation[index : index + 8])
+            losses.append(float(loss))
+            accuracies.append(extra["token_accuracy"])
+        return {"loss": float(np.mean(losses)), "token_accuracy": float(np.mean(accuracies))}
+
+    def save(self, folder: Path) -> None:
+        """Write LoRA, adapter and the vocabulary that decoding is constrained to."""
+        self.model.save(folder)
+        vocabulary = {
+            label: {"noun": self.knowledge.noun(label), "words": list(self.knowledge.words(label))}
+            for label in self.labels
+        }
+        (folder / "vocabulary.json").write_text(json.dumps(vocabulary, indent=1) + "\n", encoding="utf-8")
+
+
+def check_readable(example: PlanExample) -> bool:
+    """Whether the text that the model learns to write reads back as the designed plan."""
+    try:
+        steps, question, _ = read_plan_text(answer_text(example.design))
+    except SmartDJError:
+        return False
+    wanted: tuple[Step, ...] = example.design.steps
+    return steps == wanted and bool(question) == (example.design.kind == "question")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop (resumably) after this long")
+    arguments = parser.parse_args()
+    loop, settings = read_config(arguments.config)
+    torch.manual_seed(loop.seed)
+    task = PlannerTask(settings, arguments.device)
+    train(task, loop, arguments.out, device=arguments.device, stop_after_s=60 * arguments.minutes)
+
+
+if __name__ == "__main__":
+    main()

@@ -580,7 +580,7 @@ def test_every_operation_can_be_drawn() -> None:
 # --- data sets ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture()
+@pytest.fixture
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the picture, which takes longer than all the rest."""
     monkeypatch.setattr(gallery, "draw_gallery", lambda path, examples: None)

@@ -35,7 +35,7 @@ def exit_code(code: ErrorCode) -> int:
 
 
 @pytest.fixture
-def agents(monkeypatch: pytest.MonkeyPatch) -> list[FakeAgent]:
+def agents(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> list[FakeAgent]:
     made: list[FakeAgent] = []
 
     def make(preset: str, device: str) -> FakeAgent:
@@ -43,6 +43,7 @@ def agents(monkeypatch: pytest.MonkeyPatch) -> list[FakeAgent]:
         return made[-1]
 
     monkeypatch.setattr(cli, "make_agent", make)
+    monkeypatch.setattr(cli.tempfile, "tempdir", str(tmp_path_factory.mktemp("logs")))
     return made
 
 

@@ -148,7 +148,8 @@ class Editor:
             query = f"{step.target} at {direction_name(round(step.azimuth_deg / 45) * 45.0)}"
         vector = self.encoder.vectors([query])[0]
         found: Separated | None = None
-        for done, count, found in separate(self.listener, samples, rate, vector):
+        for done, count, result in separate(self.listener, samples, rate, vector):
+            found = result
             yield StepProgress(0.9 * done / count, "finding the sound")
         assert found is not None
         if found.confidence < ABSENT or not found.spans:
@@ -161,6 +162,7 @@ class Editor:
             return
         stem = found.stem.astype(samples.dtype, copy=False)
         changed = apply_to_stem(stem, step, rate, seed=seed)
+        spans: tuple[tuple[int, int], ...]
         if step.operation is Operation.EXTRACT:
             output, spans = stem, ((0, audio.n_samples),)
         else:
@@ -270,7 +272,9 @@ class Editor:
         for index, (start, stop) in enumerate(windows):
             edited: np.ndarray | None = None
             low, high = index / len(windows), (index + 1) / len(windows)
-            for item in self._denoised(stereo[:, start:stop] * scale, [format_step(step)], seed + index, low, high):
+            for item in self._denoised(
+                stereo[:, start:stop] * scale, [format_step(step)], seed + index, low, high
+            ):
                 if isinstance(item, StepProgress):
                     yield item
                 else:
@@ -311,7 +315,10 @@ class Editor:
             )
             edited = latent
             scheduler = make_scheduler(self.sampler)
-            for done, count, edited in denoise(self.dit, latent, noise, one, scheduler, self.sampler, generator):
+            for done, count, partial in denoise(
+                self.dit, latent, noise, one, scheduler, self.sampler, generator
+            ):
+                edited = partial
                 part = (position + done / count) / len(texts)
                 yield StepProgress(low + (high - low) * 0.95 * part, "denoising")
             latent = edited

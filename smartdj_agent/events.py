@@ -147,4 +147,6 @@ class Finished:
     realtime_factor: float
 
 
-Event = Listened | StepPlanned | PlanReady | Question | StepStarted | Progress | StepFinished | Notice | Finished
+Event = (
+    Listened | StepPlanned | PlanReady | Question | StepStarted | Progress | StepFinished | Notice | Finished
+)

@@ -66,7 +66,9 @@ def make_scheduler(config: SamplerConfig) -> Any:
         USAGE if the step count is out of range, or does not divide 1000 with DDIM.
     """
     if not 1 <= config.steps <= TRAIN_STEPS:
-        raise SmartDJError(ErrorCode.USAGE, f"{config.steps} denoising steps are out of range.", "Give 1 to 1000.")
+        raise SmartDJError(
+            ErrorCode.USAGE, f"{config.steps} denoising steps are out of range.", "Give 1 to 1000."
+        )
     if config.solver == "ddim":
         if TRAIN_STEPS % config.steps:
             raise SmartDJError(
@@ -155,7 +157,8 @@ def denoise(
         if config.guidance_scale != 1.0 and start <= position < stop:
             time = timestep.to(latent.device).expand(2 * count)
             prediction = model(torch.cat([model_input, model_input]), both, time, projected, text.mask)
-            prediction = guided(*prediction.float().chunk(2), config.guidance_scale, config.guidance_rescale)
+            with_text, without = prediction.float().chunk(2)
+            prediction = guided(with_text, without, config.guidance_scale, config.guidance_rescale)
         else:
             time = timestep.to(latent.device).expand(count)
             prediction = model(model_input, source, time, conditional, text.mask[:count]).float()

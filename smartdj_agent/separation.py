@@ -113,7 +113,9 @@ def apply_mask(samples: np.ndarray, sample_rate: int, mask: Mask, listener: List
     """
     channels, length = samples.shape
     config = listener.config
-    size = scipy.fft.next_fast_len(round(config.n_fft * sample_rate / config.sample_rate) // 4 * 4 + 4, real=True)
+    size = scipy.fft.next_fast_len(
+        round(config.n_fft * sample_rate / config.sample_rate) // 4 * 4 + 4, real=True
+    )
     size += -size % 4
     hop = size // 4
     window = np.sqrt(np.hanning(size + 1)[:-1]).astype(np.float32)
@@ -132,7 +134,9 @@ def apply_mask(samples: np.ndarray, sample_rate: int, mask: Mask, listener: List
     above = np.minimum(below + 1, config.n_fft // 2)
     slope = (bins - below).astype(np.float32)[:, None]
     to_bins = (1 - slope) * interpolation[below] + slope * interpolation[above]
-    ears = mask.share if channels == 2 else np.repeat(mask.share.mean(axis=0, keepdims=True), channels, axis=0)
+    ears = (
+        mask.share if channels == 2 else np.repeat(mask.share.mean(axis=0, keepdims=True), channels, axis=0)
+    )
     if channels > 2:
         ears[:2] = mask.share
     stem = np.zeros_like(padded)
@@ -145,7 +149,9 @@ def apply_mask(samples: np.ndarray, sample_rate: int, mask: Mask, listener: List
             if not len(part):
                 continue
             pieces = np.stack([padded[channel, i * hop : i * hop + size] for i in part]) * window
-            share = ears[channel][:, low[part]] * (1 - weight[part]) + ears[channel][:, high[part]] * weight[part]
+            share = (
+                ears[channel][:, low[part]] * (1 - weight[part]) + ears[channel][:, high[part]] * weight[part]
+            )
             spectrum = scipy.fft.rfft(pieces, axis=1) * (to_bins @ share).T
             back = scipy.fft.irfft(spectrum, size, axis=1).astype(np.float32) * window
             for row, i in enumerate(part):

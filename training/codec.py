@@ -1,6 +1,6 @@
 """Train the codec: multi-resolution spectral loss, waveform L1 and a small KL term.
 
-    python -m training.codec --config training/configs/codec-small.yaml --out runs/codec
+python -m training.codec --config training/configs/codec-small.yaml --out runs/codec
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class CodecTask:
         self.crop = round(settings["data"]["crop_s"] * SAMPLE_RATE) // self.model.hop * self.model.hop
         valid = ClipStore.open(folders, "valid", cache)
         scenes = [
-            make_scene(valid, np.random.default_rng([998, i]), duration_s=4.0, variation=NONE) for i in range(12)
+            make_scene(valid, np.random.default_rng([998, i]), duration_s=4.0, variation=NONE)
+            for i in range(12)
         ]
         self.validation = torch.from_numpy(np.stack([scene.mixture for scene in scenes])).to(device)
 
@@ -69,7 +70,11 @@ class CodecTask:
             spectral = multi_resolution_loss(decoded / level, batch[:, 0] / level, SIZES, perceptual=False)
             wave = ((decoded - batch[:, 0]) / level).abs().mean()
             divergence = kl_divergence(mean, scale)
-        loss = self.weights["spectral"] * spectral + self.weights["wave"] * wave + self.weights["kl"] * divergence
+        loss = (
+            self.weights["spectral"] * spectral
+            + self.weights["wave"] * wave
+            + self.weights["kl"] * divergence
+        )
         return loss, {
             "spectral": float(spectral.detach()),
             "wave": float(wave.detach()),
@@ -82,7 +87,9 @@ class CodecTask:
         for wave in self.validation:
             decoded = self.model.decode_stereo(self.model.encode_stereo(wave[None]))[0, :, : wave.shape[1]]
             ratios.append(si_sdr_db(decoded, wave))
-            spectral.append(float(multi_resolution_loss(decoded / wave.std(), wave / wave.std(), SIZES, perceptual=False)))
+            spectral.append(
+                float(multi_resolution_loss(decoded / wave.std(), wave / wave.std(), SIZES, perceptual=False))
+            )
             level.append(float(20 * torch.log10(decoded.std() / wave.std())))
         return {
             "si_sdr_db": float(np.median(ratios)),

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+
 from smartdj_agent.spatial import place
 
 RATE = 44_100

@@ -1,6 +1,6 @@
 """Train the listener: hear what is where (contrastively) and mask out what a text asks for.
 
-    python -m training.listener --config training/configs/listener-small.yaml --out runs/listener
+python -m training.listener --config training/configs/listener-small.yaml --out runs/listener
 """
 
 from __future__ import annotations
@@ -99,7 +99,12 @@ class ListenerTask:
             labels = tuple(self.valid.labels)
             scenes = [
                 make_scene(
-                    self.valid, rng, duration_s=self.duration_s, count=2 + i % 3, variation=NONE, labels=labels
+                    self.valid,
+                    rng,
+                    duration_s=self.duration_s,
+                    count=2 + i % 3,
+                    variation=NONE,
+                    labels=labels,
                 )
                 for i in range(8)
             ]
@@ -179,14 +184,18 @@ class ListenerTask:
             count, asked = batch.targets.shape[:2]
             wanted = model.spectrum(batch.targets.flatten(0, 1)).unflatten(0, (count, asked))
             rest = spectrum[:, None] - wanted
-            own, other = (model.band_power(part.flatten(0, 1)).unflatten(0, (count, asked)) for part in (wanted, rest))
+            own, other = (
+                model.band_power(part.flatten(0, 1)).unflatten(0, (count, asked)) for part in (wanted, rest)
+            )
             ideal = own / (own + other + 1e-10)
             weight = (own + other).pow(float(self.weights["power"]))
             weight = weight / (weight.mean(dim=(2, 3, 4), keepdim=True) + 1e-10) + 0.02
             vectors = torch.stack([self.encoder.vectors(texts) for texts in batch.queries]).to(self.device)
         hearing = model.hear(spectrum)
         logits = model.mask_logits(hearing, vectors).float()
-        mask_loss = (functional.binary_cross_entropy_with_logits(logits, ideal, reduction="none") * weight).mean()
+        mask_loss = (
+            functional.binary_cross_entropy_with_logits(logits, ideal, reduction="none") * weight
+        ).mean()
         embedded = model.frame_embeddings(hearing)
         vocabulary = model.text_embeddings(self.encoder.vectors(batch.vocabulary).to(self.device))
         every = 5

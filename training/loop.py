@@ -119,8 +119,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
-def train(task: Task, config: LoopConfig, folder: Path, *, device: str = "cpu", stop_after_s: float = math.inf) -> int:
-    """Train until `config.steps` or until `stop_after_s` seconds have passed; resume from `folder` if it has a checkpoint.
+def train(
+    task: Task, config: LoopConfig, folder: Path, *, device: str = "cpu", stop_after_s: float = math.inf
+) -> int:
+    """Train until `config.steps` or for `stop_after_s` seconds; resume from `folder` if it has a checkpoint.
 
     Writes ``checkpoint.pt`` (atomically), ``log.jsonl`` and, through `task.save`, ``model/``.
 
@@ -135,7 +137,11 @@ def train(task: Task, config: LoopConfig, folder: Path, *, device: str = "cpu", 
         parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=config.betas
     )
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    average = EMAModel(trained, decay=config.ema_decay, use_ema_warmup=True, power=0.75) if config.ema_decay else None
+    average = (
+        EMAModel(trained, decay=config.ema_decay, use_ema_warmup=True, power=0.75)
+        if config.ema_decay
+        else None
+    )
     step, seconds = 0, 0.0
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():

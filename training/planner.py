@@ -1,6 +1,6 @@
 """Train the planner: designs by the scene knowledge, the listener's findings with its mistakes, loss on the plan only.
 
-    python -m training.planner --config training/configs/planner-small.yaml --out runs/planner
+python -m training.planner --config training/configs/planner-small.yaml --out runs/planner
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from smartdj_agent.models.planner_lm import EventToken, PlannerLM, prompt_text
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.plan_text import plan_text, read_plan_text
 from smartdj_agent.steps import Step
-from training.designer import Design, ScenePresent, SceneKnowledge, default_knowledge, design
+from training.designer import Design, SceneKnowledge, ScenePresent, default_knowledge, design
 from training.loop import read_config, train
 
 AZIMUTHS_DEG = (-90.0, -45.0, 0.0, 45.0, 90.0)
@@ -36,7 +36,9 @@ class PlanExample:
     design: Design
 
 
-def heard_events(present: list[ScenePresent], rng: np.random.Generator, labels: list[str]) -> list[EventToken]:
+def heard_events(
+    present: list[ScenePresent], rng: np.random.Generator, labels: list[str]
+) -> list[EventToken]:
     """Findings of an imperfect listener: true sounds mostly, a false one sometimes, surest first."""
     events = []
     for sound in present:
@@ -57,11 +59,15 @@ def heard_events(present: list[ScenePresent], rng: np.random.Generator, labels: 
             start = float(rng.uniform(0, 8))
             azimuth = float(rng.choice(AZIMUTHS_DEG))
             confidence = round(float(rng.beta(2, 4)), 2)
-            events.append(EventToken(false, confidence, -40.0, azimuth, round(start, 1), round(start + 1.5, 1)))
+            events.append(
+                EventToken(false, confidence, -40.0, azimuth, round(start, 1), round(start + 1.5, 1))
+            )
     return sorted(events, key=lambda event: -event.confidence)
 
 
-def make_plan_example(rng: np.random.Generator, knowledge: SceneKnowledge, labels: list[str], split: str) -> PlanExample:
+def make_plan_example(
+    rng: np.random.Generator, knowledge: SceneKnowledge, labels: list[str], split: str
+) -> PlanExample:
     """Draw sounds, let the designer write, add the listener's mistakes; a pure function of `rng`."""
     chosen = list(map(str, rng.choice(labels, size=int(rng.integers(2, 6)), replace=False)))
     if rng.random() < 0.6:
@@ -120,9 +126,7 @@ class PlannerTask:
             targets.append(torch.tensor(silent + answer, device=self.device))
         length = max(len(row) for row in rows)
         embedded = torch.stack([functional.pad(row, (0, 0, 0, length - len(row))) for row in rows])
-        mask = torch.stack(
-            [(torch.arange(length, device=self.device) < len(row)).long() for row in rows]
-        )
+        mask = torch.stack([(torch.arange(length, device=self.device) < len(row)).long() for row in rows])
         labels = torch.stack([functional.pad(row, (0, length - len(row)), value=-100) for row in targets])
         return embedded, mask, labels
 

@@ -163,7 +163,7 @@ class TimeEmbedding(nn.Module):
         frequency = torch.exp(-math.log(10000) * torch.arange(half, device=timesteps.device) / half)
         angle = timesteps.float()[:, None] * frequency
         wave = torch.cat([angle.cos(), angle.sin()], dim=-1)
-        return self.mlp(wave.to(self.mlp[0].weight.dtype))
+        return self.mlp(wave.to(next(self.mlp.parameters()).dtype))
 
 
 class PatchEmbed(nn.Module):
@@ -237,7 +237,9 @@ class EditDiT(ModelMixin, ConfigMixin):
         self.time_embed = TimeEmbedding(width)
         self.time_ada = nn.Linear(width, 6 * width)
         self.time_ada_final = nn.Linear(width, 2 * width)
-        self.context_embed = nn.Sequential(nn.Linear(context_width, width), nn.SiLU(), nn.Linear(width, width))
+        self.context_embed = nn.Sequential(
+            nn.Linear(context_width, width), nn.SiLU(), nn.Linear(width, width)
+        )
         make = lambda skip: Block(width, heads, hidden, rank, alpha, skip=skip)  # noqa: E731
         self.in_blocks = nn.ModuleList([make(False) for _ in range(half)])
         self.mid_block = make(False)
@@ -260,7 +262,7 @@ class EditDiT(ModelMixin, ConfigMixin):
 
     def blocks(self) -> list[Block]:
         """All blocks in the order in which they run."""
-        return [*self.in_blocks, self.mid_block, *self.out_blocks]  # type: ignore[list-item]
+        return [*self.in_blocks, self.mid_block, *self.out_blocks]
 
     def text_keys_values(self, context: Tensor) -> TextKeysValues:
         """Project text states (B, S, context_width) once per edit; pass the result to every `forward`."""

@@ -172,7 +172,9 @@ class Listener(ModelMixin, ConfigMixin):
         self.text = nn.Sequential(nn.Linear(text_width, width), nn.GELU(), nn.Linear(width, embed_width))
         self.logit_scale = nn.Parameter(torch.tensor(2.3))
         self.logit_bias = nn.Parameter(torch.tensor(-5.0))
-        self.query_in = nn.Sequential(nn.Linear(text_width, width), nn.GELU(), nn.Linear(width, width), nn.GELU())
+        self.query_in = nn.Sequential(
+            nn.Linear(text_width, width), nn.GELU(), nn.Linear(width, width), nn.GELU()
+        )
         self.query = nn.ModuleList([FrameLayer(width, heads, 2.0, width) for _ in range(query_depth)])
         self.query_norm = nn.LayerNorm(width)
         self.query_out = nn.Linear(width, 2 * (pixel_channels + 1))

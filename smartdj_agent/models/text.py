@@ -110,7 +110,9 @@ class T5Encoder(nn.Module):
         from transformers import AutoTokenizer, T5EncoderModel
 
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.model = T5EncoderModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
+        self.model = (
+            T5EncoderModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
+        )
         self.width = int(self.model.config.d_model)
         self.max_tokens = max_tokens
 

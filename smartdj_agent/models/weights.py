@@ -27,7 +27,7 @@ WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 TOLERANCE = 1e-4
 """Largest absolute difference from a vector file that still counts as equal (float32)."""
 
-ROLES: dict[str, type] = {"codec": Codec, "editor": EditDiT, "listener": Listener}
+ROLES: dict[str, Any] = {"codec": Codec, "editor": EditDiT, "listener": Listener}
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,9 @@ def _read_vectors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise SmartDJError(
-            ErrorCode.MODEL_CORRUPT, f"{path} is not a whole safetensors file.", "Fetch the vector file again."
+            ErrorCode.MODEL_CORRUPT,
+            f"{path} is not a whole safetensors file.",
+            "Fetch the vector file again.",
         ) from error
 
 
@@ -257,7 +259,9 @@ def verify_vectors(folder: Path) -> list[TensorDifference]:
     paths = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]) if folder.is_dir() else []
     if not paths:
         raise SmartDJError(
-            ErrorCode.USAGE, f"There are no vector files in {folder}.", "Name a folder of .safetensors or .json files."
+            ErrorCode.USAGE,
+            f"There are no vector files in {folder}.",
+            "Name a folder of .safetensors or .json files.",
         )
     results: list[TensorDifference] = []
     for path in paths:
@@ -304,7 +308,11 @@ def _run_codec(name: str, metadata: dict[str, str], tensors: dict[str, Tensor]) 
     model = codec_from_release(json.loads(metadata["config"])).eval()
     load_strictly(model, _state(tensors), name)
     mean, scale = model.posterior(tensors["in.audio"])
-    return {"out.mean": mean, "out.scale_raw": scale, "out.decoded_from_mean": model.decoder(tensors["out.mean"])}
+    return {
+        "out.mean": mean,
+        "out.scale_raw": scale,
+        "out.decoded_from_mean": model.decoder(tensors["out.mean"]),
+    }
 
 
 def _run_sampling(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -> Tensor:
@@ -324,10 +332,51 @@ def _run_sampling(path: Path, metadata: dict[str, str], tensors: dict[str, Tenso
     # The vectors were made with diffusers as it is, also where the count does not divide 1000.
     scheduler = ddim_scheduler(config.steps, **json.loads(metadata["scheduler"]))
     text = Conditioning(states, torch.ones(states.shape[:2], dtype=torch.bool))
-    latent = tensors["in.noise"]
-    for _, _, latent in denoise(model, tensors["in.source_latent"], latent, text, scheduler, config):
-        pass
+    *_, (_, _, latent) = denoise(
+        model, tensors["in.source_latent"], tensors["in.noise"], text, scheduler, config
+    )
     return latent
+
+
+RELEASE_REPOSITORY = "ztlan/SmartDJ"
+RELEASE_FILES = ("smartdj_editor.pt", "24k_mono_latent64.ckpt")
+TEXT_REPOSITORY = "google/flan-t5-large"
+
+
+def pull(name: str) -> list[ModelInfo]:
+    """Fetch a preset from the model hub and make it loadable.
+
+    ``paper`` takes the authors' editor and codec (converted by `import_released`) and the FLAN-T5-large text encoder.
+    Downloads resume where they stopped and are checked against the hub's hashes by `huggingface_hub`.
+
+    Raises
+    ------
+    SmartDJError
+        USAGE if the preset is shipped with the package or unknown, ENDPOINT_FAILED if the hub can't be reached.
+    """
+    if name not in PRESETS or PRESETS[name].shipped:
+        raise SmartDJError(
+            ErrorCode.USAGE,
+            f"There is nothing to fetch for {name!r}.",
+            "`small` comes with the package; `smartdj models pull paper` fetches the released networks.",
+        )
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        files = [Path(hf_hub_download(RELEASE_REPOSITORY, file)) for file in RELEASE_FILES]
+        snapshot_download(
+            TEXT_REPOSITORY,
+            local_dir=user_folder() / name / "text",
+            allow_patterns=["config.json", "model.safetensors", "tokenizer*", "spiece.model", "special_tokens_map.json"],
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise SmartDJError(
+            ErrorCode.ENDPOINT_FAILED,
+            f"The model hub can't be reached: {str(error).splitlines()[0][:160]}",
+            "Check the network, or download the files elsewhere and run `smartdj models import FILES`.",
+        ) from error
+    return import_released(files, name)
 
 
 def import_released(files: Sequence[Path], preset: str = "paper") -> list[ModelInfo]:

@@ -563,10 +563,10 @@ def build_command(
     try:
         count, problems = build(out, labels=only or (), packages=package or (), jobs=jobs, console=console)
     except SmartDJError as error:
-        console.print(f"error: {error}", markup=False)
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(error.row.exit_code) from None
     for problem in problems:
-        console.print(f"warning: {problem}", markup=False)
+        console.print(f"warning: {problem}", markup=False, soft_wrap=True)
     console.print(f"{out}: {count} clips, {len(problems)} problems")
     if problems:
         raise typer.Exit(1)

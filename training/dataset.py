@@ -24,6 +24,7 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -216,6 +217,9 @@ _worker: tuple[Settings, ClipStore, SceneKnowledge] | None = None
 
 def _start_worker(settings: Settings, store: ClipStore, knowledge: SceneKnowledge) -> None:
     global _worker
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches all; the parent lets workers end their shard
     _worker = (settings, store, knowledge)
 
 
@@ -507,7 +511,7 @@ def main(
             console=console,
         )
     except SmartDJError as error:
-        console.print(f"error: {error}", markup=False)
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(error.row.exit_code) from None
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here")

@@ -12,9 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from smartdj_agent.models.codec import Codec, kl_divergence, sample_posterior
+from smartdj_agent.models.codec import (
+    Codec,
+    ResidualUnit,
+    SnakeBeta,
+    WeightNormConv,
+    kl_divergence,
+    sample_posterior,
+)
 from training.clips import SAMPLE_RATE, ClipStore
 from training.loop import read_config, train
 from training.metrics import si_sdr_db
@@ -23,6 +30,29 @@ from training.stft_loss import multi_resolution_loss
 
 SIZES = (2048, 512, 128)
 """Resolutions of the training loss, samples."""
+
+
+def near_linear(model: Codec) -> None:
+    """Initialise a codec as a nearly linear filter bank with a narrow posterior.
+
+    Strided and outer convolutions become orthogonal, snakes almost straight and residual branches a tenth: from there,
+    40 steps on a fixed batch brought the loss to 2.2, from the default initialisation to 4.2.
+    """
+    outer = (model.encoder.layers[0], model.encoder.layers[-1], model.decoder.layers[0], model.decoder.layers[-1])
+    for module in model.modules():
+        if isinstance(module, SnakeBeta):
+            module.beta.data.fill_(3.0)
+        elif isinstance(module, ResidualUnit):
+            module.layers[3].weight_g.data.mul_(0.1)
+        elif isinstance(module, WeightNormConv):
+            if module.bias is not None:
+                module.bias.data.zero_()
+            if module.stride > 1 or module in outer:
+                weight = module.weight_v.data
+                nn.init.orthogonal_(weight.view(len(weight), -1))
+                module.weight_g.data.copy_(weight.flatten(1).norm(dim=1)[:, None, None])
+    scale = model.encoder.layers[-1].bias.data
+    scale[len(scale) // 2 :] = -4.0
 
 
 class CodecTask:
@@ -35,8 +65,7 @@ class CodecTask:
         self.weights = settings["loss"]
         self.device = device
         self.model = Codec(**settings["model"])
-        # A fresh decoder is some 20 dB too loud; unlearning that first costs hundreds of steps.
-        self.model.decoder.layers[-1].weight_g.data *= 0.1
+        near_linear(self.model)
         self.crop = round(settings["data"]["crop_s"] * SAMPLE_RATE) // self.model.hop * self.model.hop
         valid = ClipStore.open(folders, "valid", cache)
         scenes = [

@@ -83,6 +83,7 @@ class ListenerTask:
         self.labels = self.train.labels
         self.duration_s = float(settings["data"]["duration_s"])
         self.queries = int(settings["data"]["queries"])
+        self.count_shares = settings["data"]["count_shares"]
         self.weights = settings["loss"]
         self.device = device
         self.encoder = SentenceEncoder()
@@ -118,7 +119,7 @@ class ListenerTask:
                 self.train,
                 rng,
                 duration_s=self.duration_s,
-                count=int(rng.choice([1, 2, 3, 4], p=[0.08, 0.4, 0.32, 0.2])),
+                count=int(rng.choice([1, 2, 3, 4], p=self.count_shares)),
                 variation=Variation(),
             )
             for _ in range(size)

@@ -84,6 +84,7 @@ class ListenerTask:
         self.duration_s = float(settings["data"]["duration_s"])
         self.queries = int(settings["data"]["queries"])
         self.count_shares = settings["data"]["count_shares"]
+        self.variation = Variation(**settings["data"]["variation"])
         self.weights = settings["loss"]
         self.device = device
         self.encoder = SentenceEncoder()
@@ -120,7 +121,7 @@ class ListenerTask:
                 rng,
                 duration_s=self.duration_s,
                 count=int(rng.choice([1, 2, 3, 4], p=self.count_shares)),
-                variation=Variation(),
+                variation=self.variation,
             )
             for _ in range(size)
         ]
@@ -175,7 +176,7 @@ class ListenerTask:
         )
 
     def _word(self, label: str, rng: np.random.Generator, plain: bool) -> str:
-        return label if plain else str(rng.choice(wordings(label)))
+        return label if plain or rng.random() < 0.4 else str(rng.choice(wordings(label)))
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Mask loss plus presence loss plus direction loss."""

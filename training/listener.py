@@ -18,14 +18,16 @@ from torch.nn import functional
 
 from smartdj_agent.models.listener import Listener
 from smartdj_agent.models.text import SentenceEncoder
+from smartdj_agent.spatial import place
 from smartdj_agent.steps import DIRECTIONS
-from training.clips import ClipStore
+from training.clips import SAMPLE_RATE, ClipStore
 from training.labels import wordings
 from training.loop import read_config, train
 from training.metrics import si_sdr_db
-from training.mixing import NONE, Scene, Variation, make_scene
+from training.mixing import AZIMUTHS_DEG, NONE, Scene, Variation, make_scene, varied
 
 ACTIVE_DB = -35.0
+CLIP_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,29 @@ class Batch:
     placed_frames: Tensor
 
 
+@dataclass(frozen=True)
+class ClipBatch:
+    """Single clips of the first stage.
+
+    Attributes
+    ----------
+    mixture
+        Shape (B, 2, n).
+    active
+        Shape (B, T), 1 where the clip sounds.
+    classes, directions
+        Shape (B,): rows of the labels and of `DIRECTIONS`.
+    vocabulary
+        V texts, one wording per label.
+    """
+
+    mixture: Tensor
+    active: Tensor
+    classes: Tensor
+    directions: Tensor
+    vocabulary: list[str]
+
+
 def frame_activity(stem: np.ndarray, hop: int) -> np.ndarray:
     """Frames (n // hop + 1,) in which a stem (2, n) lies within 35 dB of its loudest frame, as 0 or 1."""
     power = np.square(stem).sum(axis=0)
@@ -85,6 +110,7 @@ class ListenerTask:
         self.queries = int(settings["data"]["queries"])
         self.count_shares = settings["data"]["count_shares"]
         self.variation = Variation(**settings["data"]["variation"])
+        self.stage = str(settings.get("stage", "scenes"))
         self.weights = settings["loss"]
         self.device = device
         self.encoder = SentenceEncoder()
@@ -95,7 +121,9 @@ class ListenerTask:
         self.validation = self._validation(int(settings["data"]["validation_scenes"]))
 
     def _validation(self, count: int) -> list[Batch]:
-        batches = []
+        batches: list[Batch] = []
+        if self.stage == "clips":
+            return batches
         for index in range(0, count, 8):
             rng = np.random.default_rng([999, index])
             labels = tuple(self.valid.labels)
@@ -113,8 +141,10 @@ class ListenerTask:
             batches.append(self._batch(scenes, rng, plain=True))
         return batches
 
-    def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        """Mix `size` training scenes."""
+    def batch(self, rng: np.random.Generator, size: int) -> Batch | ClipBatch:
+        """Mix `size` training scenes, or draw single clips in the first stage."""
+        if self.stage == "clips":
+            return self.clips(self.train, rng, size, self.variation)
         scenes = [
             make_scene(
                 self.train,
@@ -126,6 +156,46 @@ class ListenerTask:
             for _ in range(size)
         ]
         return self._batch(scenes, rng, plain=False)
+
+    def clips(self, store: ClipStore, rng: np.random.Generator, size: int, variation: Variation) -> ClipBatch:
+        """Single placed clips of two seconds, classes drawn evenly."""
+        length = round(CLIP_S * SAMPLE_RATE)
+        waves, frames, classes, directions = [], [], [], []
+        for label in map(str, rng.choice(store.labels, size)):
+            sound = varied(store.samples(int(rng.choice(store.by_label[label]))), variation, rng)
+            start = int(rng.integers(0, max(1, len(sound) - length)))
+            line = np.zeros(length, np.float32)
+            piece = sound[start : start + length]
+            onset = int(rng.integers(0, length - len(piece) + 1))
+            line[onset : onset + len(piece)] = piece * np.float32(10 ** (rng.uniform(-20, 0) / 20))
+            direction = int(rng.integers(len(AZIMUTHS_DEG)))
+            wave = place(line, AZIMUTHS_DEG[direction], SAMPLE_RATE)
+            waves.append(wave)
+            frames.append(frame_activity(wave, self.model.config.hop))
+            classes.append(self.labels.index(label))
+            directions.append(direction)
+        return ClipBatch(
+            torch.from_numpy(np.stack(waves)).to(self.device),
+            torch.from_numpy(np.stack(frames)).to(self.device),
+            torch.tensor(classes, device=self.device),
+            torch.tensor(directions, device=self.device),
+            [self._word(label, rng, plain=False) for label in self.labels],
+        )
+
+    def clip_scores(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        """Logits over all labels, (B, V), and over the five directions of the true label, (B, 5)."""
+        model = self.model
+        with torch.autocast(self.device.split(":")[0], enabled=False), torch.no_grad():
+            spectrum = model.spectrum(batch.mixture)
+        frames = model.frames(model.features(spectrum))[0]
+        embedded = functional.normalize(model.embed(frames).float(), dim=-1)
+        weight = batch.active / batch.active.sum(1, keepdim=True).clamp(min=1)
+        pooled = torch.einsum("bt,bte->be", weight, embedded)
+        vocabulary = model.text_embeddings(self.encoder.vectors(batch.vocabulary).to(self.device))
+        names = [f"{self.labels[label]} at {direction}" for label in batch.classes.tolist() for direction in DIRECTIONS]
+        placed = model.text_embeddings(self.encoder.vectors(names).to(self.device)).unflatten(0, (-1, len(DIRECTIONS)))
+        scale = model.logit_scale.exp()
+        return pooled @ vocabulary.T * scale, torch.einsum("be,bde->bd", pooled, placed) * scale
 
     def _batch(self, scenes: list[Scene], rng: np.random.Generator, *, plain: bool) -> Batch:
         hop = self.model.config.hop
@@ -178,8 +248,17 @@ class ListenerTask:
     def _word(self, label: str, rng: np.random.Generator, plain: bool) -> str:
         return label if plain or rng.random() < 0.4 else str(rng.choice(wordings(label)))
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Mask loss plus presence loss plus direction loss."""
+    def loss(self, batch: Batch | ClipBatch) -> tuple[Tensor, dict[str, float]]:
+        """Mask loss plus presence loss plus direction loss; contrastive loss alone in the first stage."""
+        if isinstance(batch, ClipBatch):
+            names, directions = self.clip_scores(batch)
+            loss = functional.cross_entropy(names, batch.classes) + functional.cross_entropy(
+                directions, batch.directions
+            )
+            return loss, {
+                "accuracy": float((names.argmax(1) == batch.classes).float().mean()),
+                "direction_accuracy": float((directions.argmax(1) == batch.directions).float().mean()),
+            }
         model = self.model
         with torch.autocast(self.device.split(":")[0], enabled=False), torch.no_grad():
             spectrum = model.spectrum(batch.mixture)
@@ -221,6 +300,21 @@ class ListenerTask:
 
     def evaluate(self) -> dict[str, float]:
         """Held-out clips, unchanged: SI-SDR improvement, presence ranking, direction accuracy."""
+        if self.stage == "clips":
+            hits: list[float] = []
+            fifth: list[float] = []
+            sides: list[float] = []
+            for index in range(8):
+                batch = self.clips(self.valid, np.random.default_rng([995, index]), 32, NONE)
+                names, directions = self.clip_scores(batch)
+                hits += (names.argmax(1) == batch.classes).float().tolist()
+                fifth += (names.topk(5).indices == batch.classes[:, None]).any(1).float().tolist()
+                sides += (directions.argmax(1) == batch.directions).float().tolist()
+            return {
+                "accuracy": float(np.mean(hits)),
+                "top_5": float(np.mean(fifth)),
+                "direction_of_5": float(np.mean(sides)),
+            }
         improvements: list[float] = []
         leaks: list[float] = []
         recall: list[float] = []

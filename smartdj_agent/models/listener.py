@@ -213,9 +213,9 @@ class Listener(ModelMixin, ConfigMixin):
             [log_power, torch.stack([real / magnitude, imag / magnitude, magnitude / both], dim=1)], dim=1
         )
 
-    def hear(self, spectrum: Tensor) -> Hearing:
-        """One pass over a recording's spectrum (B, 2, bins, T)."""
-        x = self.features(spectrum)
+    def frames(self, features: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Features (B, 5, bands, T) → trunk output (B, T, width) and the stem's maps, finest first."""
+        x = features
         skips = []
         for conv, norm in zip((self.down0, self.down1, self.down2, self.down3), self.norms, strict=True):
             x = functional.gelu(norm(conv(x)))
@@ -224,7 +224,12 @@ class Listener(ModelMixin, ConfigMixin):
         frames = self.to_frames(x.permute(0, 3, 1, 2).reshape(batch, length, channels * bands))
         for layer in self.trunk:
             frames = layer(frames)
-        frames = self.frame_norm(frames)
+        return self.frame_norm(frames), skips
+
+    def hear(self, spectrum: Tensor) -> Hearing:
+        """One pass over a recording's spectrum (B, 2, bins, T)."""
+        frames, skips = self.frames(self.features(spectrum))
+        batch, channels, bands, length = skips[-1].shape
         x = self.from_frames(frames).reshape(batch, length, channels, bands).permute(0, 2, 3, 1)
         for conv, skip in zip((self.up3, self.up2, self.up1), reversed(skips), strict=False):
             value, gate = conv(torch.cat([x, skip], dim=1)).chunk(2, dim=1)

@@ -57,6 +57,7 @@ from smartdj_agent.spatial import gcc_itd_ms, measure_azimuth
 from smartdj_agent.steps import Operation, Step, Timbre, format_step
 from training.clips import SAMPLE_RATE, SPLITS, ClipStore
 from training.metrics import (
+    LEVEL_FLOOR_DB,
     band_error_db,
     change_db,
     changed_outside,
@@ -141,6 +142,7 @@ SHORT_FIGURES = {
     task: (
         *(("si_sdr_improvement_db",) if task in _EDITS else ()),
         *((OWN_FIGURE[task],) if task in OWN_FIGURE else ()),
+        *(("label_rank",) if task == Operation.ADD else ()),
         *(("not_found",) if task == ABSENT else ()),
     )
     for task in TASKS
@@ -374,7 +376,7 @@ def figures(
     # What the output holds of the named sound, if everything else is as it should be.
     heard = output - case.rest
     if step.operation is Operation.ADD:
-        peak = max(float(np.abs(heard).max()), 1e-6)
+        peak = max(float(np.abs(heard).max()), ADDED_PEAK * amplitude(LEVEL_FLOOR_DB))
         own_peak = max(float(np.abs(case.source).max()), 1e-3)
         gain_db = step.gain_db or 0.0
         result["level_error_db"] = abs(20 * math.log10(peak / (ADDED_PEAK * amplitude(gain_db))))
@@ -629,12 +631,14 @@ def short_markdown(results: dict[str, Any]) -> str:
     for mode in modes:
         found = [record["figures"] for record in results["records"] if record["row"] == mode]
         seconds = float(np.median([figure["seconds"] for figure in found]))
-        outside = int(sum(figure["changed_outside"] for figure in found))
-        lines.append(
+        said = (
             f"`{mode}`: {len(found)} cases, {seconds:.2f} s per step of {about['duration_s']:g} s "
-            f"({about['duration_s'] / seconds:.1f} × real time); {outside} samples changed outside the stretches that "
-            "the steps touched."
+            f"({about['duration_s'] / seconds:.1f} × real time)"
         )
+        if mode == "preserve":
+            outside = int(sum(figure["changed_outside"] for figure in found))
+            said += f"; {outside} samples changed outside the stretches that the steps touched"
+        lines.append(said + ".")
     lines += [
         "Medians (quartiles) over held-out cases. *copy* leaves the recording as it was; *oracle* knows the true share "
         "of the sound in every band and frame; *absent* names a sound that isn't there.",
@@ -672,6 +676,9 @@ _COLOURS = {
     "preserve": "#1f6fb4",
     "generate": "#d9541e",
 }
+
+
+SI_SDR_AXIS_DB = (-40.0, 60.0)
 
 
 def _box(axes: Axes, position: float, width: float, row: str, values: Sequence[float]) -> None:
@@ -726,7 +733,11 @@ def draw_plots(path: Path, results: dict[str, Any]) -> None:
     axes.axhline(0, color=_COLOURS["copy"], linewidth=1.5, label="copy")
     axes.legend(fontsize=8, ncols=len(rows) + 1)
     axes.set_ylabel("dB", fontsize=8)
-    _framed(axes, groups, "SI-SDR improvement over copying the input, dB ↑")
+    # A front sound's dual mono is exact, an untrained editor far off: neither shall press all others together.
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, SI_SDR_AXIS_DB[0]), min(high, SI_SDR_AXIS_DB[1]))
+    cut = f"{SI_SDR_AXIS_DB[0]:.0f} and {SI_SDR_AXIS_DB[1]:.0f} dB".replace("-", "−")
+    _framed(axes, groups, f"SI-SDR improvement over copying the input, dB ↑ (axis cut at {cut})")
     for place, task in enumerate(own):
         axes = figure.add_subplot(grid[1 + place // 4, place % 4])
         key = OWN_FIGURE[task]
@@ -777,7 +788,7 @@ def machine() -> str:
         names = [line.split(":", 1)[1] for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = names[0].strip() if names else cpu
     return (
-        f"Machine: {cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used; "
+        f"Machine: {cpu}, {os.cpu_count()} cores, threads used: {torch.get_num_threads()}; "
         f"Python {platform.python_version()}, torch {torch.__version__}."
     )
 

@@ -846,7 +846,7 @@ def _measure(chosen: argparse.Namespace, command: str, console: Console) -> dict
         )
     editor = Editor(preset, device, SoundLibrary.starter())
     ranker = LabelRanker(editor.listener, editor.encoder.vectors(store.labels), store.labels)
-    counts = {mode: chosen.count for mode in MODES if mode in chosen.modes}
+    counts: dict[str, int] = {mode: chosen.count for mode in MODES if mode in chosen.modes}
     if "generate" in counts and chosen.generate_count is not None:
         counts["generate"] = chosen.generate_count
     for mode in counts:

@@ -155,7 +155,7 @@ def wet_ratio_db(dry: np.ndarray, heard: np.ndarray) -> float:
     `WET_FLOOR_DB` at least.
     """
     wanted, whole = dry.astype(np.float64).ravel(), heard.astype(np.float64).ravel()
-    direct = (whole @ wanted) / max(wanted @ wanted, 1e-30) * wanted
+    direct = wanted * (float(whole @ wanted) / max(float(wanted @ wanted), 1e-30))
     rest = whole - direct
     return float(max(WET_FLOOR_DB, 10 * np.log10((rest @ rest + 1e-30) / (direct @ direct + 1e-20))))
 

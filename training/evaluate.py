@@ -1,0 +1,928 @@
+"""Held-out figures of every operation, beside copying the input, folding the truth to mono and an ideal mask.
+
+    python -m training.evaluate --out runs/evaluation
+
+One seeded command: scenes of two to four test clips, placed by the released rule and unvaried, one exact step each, and
+what our editor makes of it. Writes ``results.json`` (every case), ``tables.md`` and ``plots.png``; with
+``--markdown-into FILE`` also the short table between ``<!-- figures -->`` and ``<!-- /figures -->`` of that file. Equal
+seeds give equal results but for the seconds.
+
+What the rows are:
+
+- **copy**: the recording as it was. What doesn't beat this row did nothing useful.
+- **dual mono**: the truth with both ears averaged: what an editor without directions could reach at best.
+- **oracle**: the share that the named sound truly has in each of the listener's bands and frames, through the same
+  projection as ours: what a perfect listener would reach. None for ``add``, which separates nothing.
+- **truth** (``add`` only): the recording with the test clip placed and levelled by the published law.
+- **preserve**, **generate**: our editor's two modes.
+
+``absent`` is no operation: a step names a sound that isn't there, and the right answer is the recording as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from smartdj_agent.audio import Audio
+from smartdj_agent.editor import MODES, Editor, StepOutcome, StepProgress, choose_device
+from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.library import SoundLibrary
+from smartdj_agent.models.listener import Listener
+from smartdj_agent.models.presets import get_preset
+from smartdj_agent.models.weights import file_sha256, role_folder
+from smartdj_agent.render import ADDED_PEAK, amplitude, apply_to_stem, render_added
+from smartdj_agent.separation import FLOOR_DB, Mask, apply_mask
+from smartdj_agent.spatial import gcc_itd_ms, measure_azimuth
+from smartdj_agent.steps import Operation, Step, Timbre, format_step
+from training.clips import SAMPLE_RATE, SPLITS, ClipStore
+from training.metrics import (
+    LEVEL_FLOOR_DB,
+    band_error_db,
+    change_db,
+    changed_outside,
+    envelope_error_db,
+    lsd,
+    measured_shift_s,
+    multi_resolution_distance,
+    projected_gain_db,
+    si_sdr_db,
+    wet_ratio_db,
+)
+from training.mixing import AZIMUTHS_DEG, NONE, make_scene
+
+ABSENT = "absent"
+TASKS = (*(operation.value for operation in Operation), ABSENT)
+DURATION_S = 10.0
+ROWS = ("copy", "dual mono", "oracle", "truth", *MODES)
+GAINS_DB = (3.0, 12.0)
+"""Range of the amount by which a sound is turned up or down."""
+ADDED_GAINS_DB = (-6.0, 6.0)
+SHIFTS_S = (0.25, 2.0)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure of a table.
+
+    Attributes
+    ----------
+    key
+        Its name in ``results.json``.
+    title
+        Its heading, with the unit.
+    tasks
+        Where it applies.
+    digits
+        After the decimal point.
+    """
+
+    key: str
+    title: str
+    tasks: tuple[str, ...]
+    digits: int = 1
+
+
+_EDITS = tuple(task for task in TASKS if task not in (Operation.ADD, ABSENT))
+COLUMNS = (
+    Column("si_sdr_improvement_db", "SI-SDR improvement, dB ↑", _EDITS),
+    Column("lsd", "LSD ↓", _EDITS, 2),
+    Column("gcc_error", "GCC error, 10⁻³ ms² ↓", (*_EDITS, "add"), 1),
+    Column("stft_distance", "STFT distance ↓", _EDITS, 2),
+    Column("volume_error_db", "volume error, dB ↓", ("volume",)),
+    Column("azimuth_error_deg", "azimuth error, ° ↓", ("direction", "add")),
+    Column("shift_error_ms", "shift error, ms ↓", ("shift",)),
+    Column("wet_error_db", "wet level error, dB ↓", ("reverb",)),
+    Column("envelope_error_db", "envelope error, dB ↓", ("reverb",)),
+    Column("band_error_db", "band level error, dB ↓", ("timbre",)),
+    Column("level_error_db", "level error, dB ↓", ("add",)),
+    Column("relative_level_error_db", "level error by our law, dB ↓", ("add",)),
+    Column("label_rank", "label's rank ↓", ("add",), 0),
+    Column("change_db", "change, dB ↓", (ABSENT,)),
+    Column("not_found", "not found, share", (*_EDITS, ABSENT), 2),
+    Column("changed_outside", "changed outside the spans", TASKS, 0),
+    Column("seconds", "s per step", TASKS, 2),
+    Column("real_time", "× real time", TASKS),
+)
+SHARES = frozenset({"not_found"})
+"""Figures of 0 or 1, given as means."""
+LARGEST = frozenset({"changed_outside"})
+"""Figures given as their largest value."""
+OWN_FIGURE = {
+    "add": "level_error_db",
+    "volume": "volume_error_db",
+    "direction": "azimuth_error_deg",
+    "shift": "shift_error_ms",
+    "reverb": "wet_error_db",
+    "timbre": "band_error_db",
+    ABSENT: "change_db",
+}
+"""The one figure that says most about an operation, where SI-SDR alone doesn't."""
+SHORT_FIGURES = {
+    task: (
+        *(("si_sdr_improvement_db",) if task in _EDITS else ()),
+        *((OWN_FIGURE[task],) if task in OWN_FIGURE else ()),
+        *(("label_rank",) if task == Operation.ADD else ()),
+        *(("not_found",) if task == ABSENT else ()),
+    )
+    for task in TASKS
+}
+"""What the short table shows of a task."""
+TIMINGS = frozenset({"seconds", "real_time"})
+"""The only figures that differ between runs with equal seeds."""
+
+
+class StepEditor(Protocol):
+    """What is evaluated: `smartdj_agent.editor.Editor`, or a fake of it in tests."""
+
+    def preserve(self, audio: Audio, step: Step, *, seed: int) -> Iterator[StepProgress | StepOutcome]:
+        """Carry out one step, keeping what is not asked about."""
+        ...
+
+    def generate(self, audio: Audio, step: Step, *, seed: int) -> Iterator[StepProgress | StepOutcome]:
+        """Carry out one step by regenerating everything."""
+        ...
+
+
+class Ranker(Protocol):
+    """Tells how surely a label is heard, compared with all others."""
+
+    def rank(self, samples: np.ndarray, label: str) -> int:
+        """Place of a label among all, 1 is the surest."""
+        ...
+
+
+class LabelRanker:
+    """Ranks labels by how surely the listener hears them at their surest half second.
+
+    Parameters
+    ----------
+    listener
+        The trained listener.
+    vectors
+        Sentence vectors of the labels, shape (labels, text_width).
+    labels
+        As many names.
+    """
+
+    def __init__(self, listener: Listener, vectors: torch.Tensor, labels: Sequence[str]) -> None:
+        self.listener = listener
+        self.labels = list(labels)
+        with torch.inference_mode():
+            self.texts = listener.text_embeddings(vectors.to(listener.logit_scale.device))
+
+    @torch.inference_mode()
+    def rank(self, samples: np.ndarray, label: str) -> int:
+        """Place of a label among all, 1 is the surest; samples are (2, n) at 24 kHz."""
+        wave = torch.from_numpy(np.ascontiguousarray(samples, np.float32))[None].to(self.texts.device)
+        frames = self.listener.frame_embeddings(self.listener.hear(self.listener.spectrum(wave)))
+        heard = torch.sigmoid(self.listener.presence_logits(frames, self.texts)[0])
+        best = torch.nn.functional.avg_pool1d(heard, min(25, heard.shape[1]), 1).amax(dim=1)
+        return int((best > best[self.labels.index(label)]).sum()) + 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """One recording, one step and its exact result; arrays have the shape (2, n), at 24 kHz.
+
+    Attributes
+    ----------
+    task
+        An operation, or ``absent``.
+    index, seed
+        Which case of the task it is; `seed` also chooses the room of a reverb.
+    step
+        What is asked.
+    sounds
+        Names and directions of what is there.
+    source
+        The recording.
+    truth
+        What it should become.
+    stem
+        The sound that the step names, alone; for ``add`` the added one; silence if it is absent.
+    changed
+        That sound after the step.
+    """
+
+    task: str
+    index: int
+    seed: int
+    step: Step
+    sounds: tuple[tuple[str, float], ...]
+    source: np.ndarray
+    truth: np.ndarray
+    stem: np.ndarray
+    changed: np.ndarray
+
+    @property
+    def rest(self) -> np.ndarray:
+        """The recording without the named sound."""
+        return self.source if self.task == Operation.ADD else self.source - self.stem
+
+
+def case_seed(seed: int, task: str, index: int) -> int:
+    """Seed of one case, 0 to 2³² − 1, whatever the number of cases."""
+    digest = hashlib.sha256(f"smartdj evaluate {seed} {task} {index}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def _unlike(label: str, present: Sequence[str]) -> bool:
+    """Whether a label shares no word with any that is there ("rain" is in "rain on a window")."""
+    words = {word for other in present for word in other.split()}
+    return label not in present and not any(word in words for word in label.split() if len(word) > 2)
+
+
+def _drawn_step(operation: Operation, target: str, azimuth_deg: float, rng: np.random.Generator) -> Step:
+    sign = float(rng.choice((-1.0, 1.0)))
+    match operation:
+        case Operation.ADD:
+            gain_db = round(float(rng.uniform(*ADDED_GAINS_DB)), 1)
+            return Step(operation, target, azimuth_deg=float(rng.choice(AZIMUTHS_DEG)), gain_db=gain_db)
+        case Operation.VOLUME:
+            return Step(operation, target, gain_db=round(sign * float(rng.uniform(*GAINS_DB)), 1))
+        case Operation.DIRECTION:
+            goals = [goal for goal in AZIMUTHS_DEG if goal != azimuth_deg]
+            return Step(operation, target, to_azimuth_deg=float(rng.choice(goals)))
+        case Operation.SHIFT:
+            return Step(operation, target, shift_s=round(sign * float(rng.uniform(*SHIFTS_S)), 2))
+        case Operation.REVERB:
+            return Step(operation, target, reverb_level=int(rng.integers(1, 11)))
+        case Operation.TIMBRE:
+            return Step(operation, target, timbre=list(Timbre)[int(rng.integers(len(Timbre)))])
+        case _:
+            return Step(operation, target)
+
+
+def make_case(store: ClipStore, task: str, index: int, seed: int, *, duration_s: float = DURATION_S) -> Case:
+    """Make one case: a pure function of the store, the task, the index and the seed.
+
+    Parameters
+    ----------
+    store
+        Clips of the split that is evaluated.
+    task
+        One of `TASKS`.
+    index, seed
+        Which case.
+    duration_s
+        Length of the recording, seconds.
+    """
+    own_seed = case_seed(seed, task, index)
+    rng = np.random.default_rng(own_seed)
+    count = int(rng.integers(2, 5))
+    scene = make_scene(store, rng, duration_s=duration_s, count=count, variation=NONE)
+    source = scene.mixture
+    present = [event.label for event in scene.events]
+    sounds = tuple((event.label, event.azimuth_deg) for event in scene.events)
+    chosen = int(rng.integers(count))
+    if task in (Operation.ADD, ABSENT):
+        others = [label for label in store.labels if _unlike(label, present)]
+        if not others:
+            raise SmartDJError(
+                ErrorCode.USAGE,
+                f"All {len(store.labels)} labels of the clips sound in one scene; none is left for {task!r}.",
+                "Give clip folders with more labels.",
+            )
+        label = str(rng.choice(others))
+    if task == ABSENT:
+        asked = [operation for operation in Operation if operation not in (Operation.ADD, Operation.EXTRACT)]
+        step = _drawn_step(asked[index % len(asked)], label, 0.0, rng)
+        silence = np.zeros_like(source)
+        return Case(task, index, own_seed, step, sounds, source, source, silence, silence)
+    if task == Operation.ADD:
+        step = _drawn_step(Operation.ADD, label, 0.0, rng)
+        clip = int(rng.choice(store.by_label[label]))
+        mono = store.samples(clip)
+        loop = store.clips[clip].kind == "continuous"
+        spare_s = max(0.0, duration_s - len(mono) / SAMPLE_RATE)
+        onset_s = 0.0 if loop else float(rng.uniform(0.05, 0.6)) * spare_s
+        added = render_added(mono, step, SAMPLE_RATE, source.shape[1], onset_s=onset_s, loop=loop)
+        return Case(task, index, own_seed, step, sounds, source, source + added, added, added)
+    step = _drawn_step(Operation(task), present[chosen], scene.events[chosen].azimuth_deg, rng)
+    stem = scene.stems[chosen]
+    changed = apply_to_stem(stem, step, SAMPLE_RATE, seed=own_seed)
+    rest = source - stem
+    truth = changed if step.operation is Operation.EXTRACT else rest + changed
+    return Case(task, index, own_seed, step, sounds, source, truth, stem, changed)
+
+
+@torch.inference_mode()
+def ideal_mask(stem: np.ndarray, rest: np.ndarray, listener: Listener) -> Mask:
+    """The share that a sound truly has in each ear, band and frame; only the listener's bands are used, no weights.
+
+    Parameters
+    ----------
+    stem, rest
+        The sound and everything else, shape (2, n), at 24 kHz.
+    """
+    device = listener.logit_scale.device
+    wave = torch.from_numpy(np.stack([stem, rest]).astype(np.float32)).to(device)
+    own, other = listener.band_power(listener.spectrum(wave)).cpu().numpy()
+    share = own / (own + other + 1e-10)
+    loudest = (own + other).sum(axis=(0, 1)).max()
+    active = own.sum(axis=(0, 1)) > loudest * 10 ** (FLOOR_DB / 10)
+    return Mask(share * active, active, 1.0)
+
+
+def oracle(case: Case, listener: Listener) -> np.ndarray:
+    """Carry the step out on the ideal mask's stem, by the arithmetic of `Editor.preserve`."""
+    stem = apply_mask(case.source, SAMPLE_RATE, ideal_mask(case.stem, case.rest, listener), listener)
+    if case.step.operation is Operation.EXTRACT:
+        return stem
+    return case.source + (apply_to_stem(stem, case.step, SAMPLE_RATE, seed=case.seed) - stem)
+
+
+def figures(
+    case: Case, output: np.ndarray, *, copied_si_sdr_db: float, truth_itd_ms: float, ranker: Ranker | None = None
+) -> dict[str, float]:
+    """All figures of one output that apply to its case.
+
+    Parameters
+    ----------
+    output
+        Shape (2, n).
+    copied_si_sdr_db
+        SI-SDR of the source against the truth.
+    truth_itd_ms
+        `gcc_itd_ms` of the truth.
+    ranker
+        For ``add``.
+    """
+    if case.task == ABSENT:
+        return {"change_db": change_db(case.source, output)}
+    step = case.step
+    result = {"gcc_error": 1000.0 * (truth_itd_ms - gcc_itd_ms(output, SAMPLE_RATE)) ** 2}
+    # What the output holds of the named sound, if everything else is as it should be.
+    heard = output - case.rest
+    if step.operation is Operation.ADD:
+        peak = max(float(np.abs(heard).max()), ADDED_PEAK * amplitude(LEVEL_FLOOR_DB))
+        own_peak = max(float(np.abs(case.source).max()), 1e-3)
+        gain_db = step.gain_db or 0.0
+        result["level_error_db"] = abs(20 * math.log10(peak / (ADDED_PEAK * amplitude(gain_db))))
+        relative = min(own_peak, ADDED_PEAK) * amplitude(gain_db)
+        result["relative_level_error_db"] = abs(20 * math.log10(peak / relative))
+        result["azimuth_error_deg"] = abs(measure_azimuth(heard, SAMPLE_RATE) - (step.azimuth_deg or 0.0))
+        if ranker is not None:
+            result["label_rank"] = float(ranker.rank(output, step.target))
+        return result
+    result["si_sdr_improvement_db"] = si_sdr_db(output, case.truth) - copied_si_sdr_db
+    result["lsd"] = lsd(case.truth, output, SAMPLE_RATE)
+    result["stft_distance"] = multi_resolution_distance(case.truth, output)
+    match step.operation:
+        case Operation.VOLUME:
+            gain_db = projected_gain_db(case.source, output, case.stem)
+            result["volume_error_db"] = abs(gain_db - (step.gain_db or 0.0))
+        case Operation.DIRECTION:
+            wanted_deg = step.to_azimuth_deg or 0.0
+            result["azimuth_error_deg"] = abs(measure_azimuth(heard, SAMPLE_RATE) - wanted_deg)
+        case Operation.SHIFT:
+            error_s = measured_shift_s(case.stem, heard, SAMPLE_RATE) - (step.shift_s or 0.0)
+            result["shift_error_ms"] = 1000.0 * abs(error_s)
+        case Operation.REVERB:
+            wanted_db = wet_ratio_db(case.stem, case.changed)
+            result["wet_error_db"] = abs(wet_ratio_db(case.stem, heard) - wanted_db)
+            result["envelope_error_db"] = envelope_error_db(case.changed, heard, SAMPLE_RATE)
+        case Operation.TIMBRE:
+            result["band_error_db"] = band_error_db(case.stem, case.changed, heard, SAMPLE_RATE)
+    return result
+
+
+def carry_out(editor: StepEditor, mode: str, audio: Audio, step: Step, seed: int) -> StepOutcome:
+    """Run one step to its end."""
+    run = editor.preserve if mode == "preserve" else editor.generate
+    outcome: StepProgress | StepOutcome | None = None
+    for item in run(audio, step, seed=seed):
+        outcome = item
+    assert isinstance(outcome, StepOutcome)  # the last item, by the editor's contract
+    return outcome
+
+
+def run_case(
+    case: Case, editor: StepEditor, listener: Listener, modes: Sequence[str], ranker: Ranker | None
+) -> Iterator[dict[str, Any]]:
+    """Yield one record per row: the case, the row's name, its figures, how it was done."""
+    adding, absent = case.task == Operation.ADD, case.task == ABSENT
+    common = {
+        "task": case.task,
+        "index": case.index,
+        "seed": case.seed,
+        "step": format_step(case.step),
+        "sounds": [{"label": label, "azimuth_deg": azimuth_deg} for label, azimuth_deg in case.sounds],
+    }
+    known = {
+        "copied_si_sdr_db": 0.0 if adding or absent else si_sdr_db(case.source, case.truth),
+        "truth_itd_ms": 0.0 if absent else gcc_itd_ms(case.truth, SAMPLE_RATE),
+    }
+    outputs = {"copy": case.source}
+    if not absent:
+        outputs["dual mono"] = np.repeat(case.truth.mean(axis=0, keepdims=True), 2, axis=0)
+    if adding:
+        outputs["truth"] = case.truth
+    elif not absent:
+        outputs["oracle"] = oracle(case, listener)
+    for row, output in outputs.items():
+        yield {**common, "row": row, "figures": figures(case, output, ranker=ranker, **known)}
+    audio = Audio(case.source, SAMPLE_RATE)
+    for mode in modes:
+        started = time.perf_counter()
+        outcome = carry_out(editor, mode, audio, case.step, case.seed)
+        seconds = time.perf_counter() - started
+        result = figures(case, outcome.samples, ranker=ranker, **known)
+        result["changed_outside"] = float(changed_outside(case.source, outcome.samples, outcome.spans))
+        if not adding and mode == "preserve":
+            result["not_found"] = float(any(code == "sound_not_found" for code, _, _ in outcome.warnings))
+        result["seconds"] = seconds
+        result["real_time"] = audio.duration_s / seconds
+        yield {
+            **common,
+            "row": mode,
+            "method": outcome.method,
+            "confidence": outcome.confidence,
+            "figures": result,
+        }
+
+
+def evaluate(
+    store: ClipStore,
+    editor: StepEditor,
+    listener: Listener,
+    *,
+    tasks: Sequence[str],
+    counts: dict[str, int],
+    seed: int,
+    duration_s: float = DURATION_S,
+    ranker: Ranker | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield the records of all cases, task by task.
+
+    Parameters
+    ----------
+    store
+        Clips of the split that is evaluated.
+    editor
+        What is evaluated.
+    listener
+        Its bands make the oracle's mask.
+    tasks
+        Of `TASKS`.
+    counts
+        Number of cases per mode; the other rows have as many as the largest.
+    seed
+        Of all cases.
+    duration_s
+        Length of the recordings, seconds.
+    ranker
+        Ranks labels after an ``add``; None leaves that figure out.
+    """
+    for task in tasks:
+        for index in range(max(counts.values())):
+            modes = [mode for mode, count in counts.items() if index < count]
+            yield from run_case(
+                make_case(store, task, index, seed, duration_s=duration_s), editor, listener, modes, ranker
+            )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Median and quartiles of one figure over the cases that have it."""
+
+    count: int
+    median: float
+    low: float
+    high: float
+
+
+def summarise(records: Sequence[dict[str, Any]]) -> dict[tuple[str, str, str], Summary]:
+    """Summaries by (task, row, figure); shares are means, `LARGEST` ones are largest values."""
+    values: dict[tuple[str, str, str], list[float]] = {}
+    for record in records:
+        for key, value in record["figures"].items():
+            values.setdefault((record["task"], record["row"], key), []).append(value)
+    result = {}
+    for name, found in values.items():
+        if name[2] in SHARES:
+            result[name] = Summary(len(found), *[float(np.mean(found))] * 3)
+        elif name[2] in LARGEST:
+            result[name] = Summary(len(found), *[float(np.max(found))] * 3)
+        else:
+            low, median, high = (float(value) for value in np.percentile(found, (25, 50, 75)))
+            result[name] = Summary(len(found), median, low, high)
+    return result
+
+
+def _cell(summary: Summary | None, column: Column) -> str:
+    if summary is None:
+        return "–"
+
+    def number(value: float) -> str:
+        # Rounding leaves no "−0.0"; the minus sign is the typographic one.
+        return f"{round(value, column.digits) + 0.0:.{column.digits}f}".replace("-", "−")
+
+    if column.key in SHARES | LARGEST:
+        return number(summary.median)
+    return f"{number(summary.median)} ({number(summary.low)}…{number(summary.high)})"
+
+
+def _grid(task: str, summaries: dict[tuple[str, str, str], Summary]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of one task's table; columns that no row fills are left out."""
+    columns = [
+        column
+        for column in COLUMNS
+        if task in column.tasks and any((task, row, column.key) in summaries for row in ROWS)
+    ]
+    rows = []
+    for row in ROWS:
+        counts = [summary.count for (other, name, _), summary in summaries.items() if (other, name) == (task, row)]
+        if counts:
+            cells = [_cell(summaries.get((task, row, column.key)), column) for column in columns]
+            rows.append([row, str(max(counts)), *cells])
+    return ["row", "cases", *(column.title for column in columns)], rows
+
+
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [
+        "| " + " | ".join(headings) + " |",
+        "| --- |" + " ---: |" * (len(headings) - 1),
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
+    return "\n".join(lines)
+
+
+def _tasks_of(results: dict[str, Any]) -> list[str]:
+    present = {record["task"] for record in results["records"]}
+    return [task for task in TASKS if task in present]
+
+
+def tables_markdown(results: dict[str, Any]) -> str:
+    """All tables as Markdown."""
+    about = results["about"]
+    summaries = summarise(results["records"])
+    parts = [
+        "# Held-out figures",
+        f"Made by `{about['command']}`",
+        f"Split `{about['split']}` ({about['clips']} clips, {about['labels']} labels), seed {about['seed']}; "
+        f"recordings of {about['duration_s']:g} s with 2 to 4 sounds. {about['machine']}",
+        "Medians, quartiles in brackets. ↑ higher is better, ↓ lower is better; – does not apply.",
+    ]
+    for task in _tasks_of(results):
+        parts += [f"## {task}", _markdown_table(*_grid(task, summaries))]
+    parts += ["## What the rows and columns are", NOTES.strip()]
+    return "\n\n".join(parts) + "\n"
+
+
+NOTES = """
+- **copy** is the recording as it was, **dual mono** the truth with both ears averaged, **oracle** the same projection
+  and arithmetic as ours with the true band shares, **truth** the test clip placed and levelled by the published law.
+- **absent**: the step names a sound that isn't there; the right answer is no change (−120 dB).
+- SI-SDR improvement: of the output against the truth, minus that of the recording as it was. A silent output scores
+  −60 dB SI-SDR.
+- LSD and STFT distance: against the truth (`training/metrics.py`). GCC error: squared difference of clip-mean
+  interaural time differences; two equal ears against hard left score 316.
+- The named sound in an output is taken to be output minus everything else as it truly is. So what an edit does to
+  the rest, as `generate` does everywhere, counts against it in azimuth, shift, wet, envelope and band figures.
+- Volume error: gain of the named sound by projection of the difference onto it, against what was asked.
+- Wet level error: energy of what isn't the direct sound relative to the direct sound, against the truth's, from −40 dB
+  upwards. Envelope error: mean difference of the levels of 20 ms frames. `preserve` puts the sound into the same
+  synthetic room as the truth, because both take the case's seed.
+- Band level error: mean over the octaves from 125 Hz to 8 kHz that the sound has.
+- Add: another clip of the label than the truth's is added, so waveforms aren't compared. The level error is that of the
+  difference's peak from 0.5 · 10^(gain/20); by our law 0 dB is the recording's own peak where that is below 0.5. The
+  label's rank is the listener's, after the edit, among all labels of the clips; it is our own listener that judges.
+- Changed outside the spans: the largest number of samples in a case that differ from the recording outside the
+  stretches that the editor reports as touched. In `preserve` it has to be 0.
+- Not found: the share of cases in which `preserve` did not hear the named sound and left all as it was.
+"""
+
+
+def short_markdown(results: dict[str, Any]) -> str:
+    """The table for a README: SI-SDR improvement and the operation's own figure, and how it was made."""
+    about = results["about"]
+    summaries = summarise(results["records"])
+    modes = [mode for mode in MODES if any(row == mode for _, row, _ in summaries)]
+    rows_shown = ["copy", "oracle", *modes]
+    columns = {column.key: column for column in COLUMNS}
+    rows = []
+    for task in _tasks_of(results):
+        for key in SHORT_FIGURES[task]:
+            cells = [_cell(summaries.get((task, row, key)), columns[key]) for row in rows_shown]
+            rows.append([task, columns[key].title, *cells])
+    lines = [_markdown_table(["operation", "figure", *rows_shown], rows)]
+    for mode in modes:
+        found = [record["figures"] for record in results["records"] if record["row"] == mode]
+        seconds = float(np.median([figure["seconds"] for figure in found]))
+        said = (
+            f"`{mode}`: {len(found)} cases, {seconds:.2f} s per step of {about['duration_s']:g} s "
+            f"({about['duration_s'] / seconds:.1f} × real time)"
+        )
+        if mode == "preserve":
+            outside = int(sum(figure["changed_outside"] for figure in found))
+            said += f"; {outside} samples changed outside the stretches that the steps touched"
+        lines.append(said + ".")
+    lines += [
+        "Medians (quartiles) over held-out cases. *copy* leaves the recording as it was; *oracle* knows the true share "
+        "of the sound in every band and frame; *absent* names a sound that isn't there.",
+        f"Made by `{about['command']}`. {about['machine']}",
+    ]
+    return "\n\n".join(lines)
+
+
+def replace_anchored(text: str, anchor: str, body: str) -> str:
+    """Put `body` between ``<!-- anchor -->`` and ``<!-- /anchor -->``; a missing closing mark is added.
+
+    Raises
+    ------
+    SmartDJError
+        USAGE if the opening mark is missing or stands there twice.
+    """
+    opening, closing = f"<!-- {anchor} -->", f"<!-- /{anchor} -->"
+    if text.count(opening) != 1:
+        raise SmartDJError(
+            ErrorCode.USAGE,
+            f"The text holds {opening} {text.count(opening)} times.",
+            f"Put {opening} exactly once where the figures belong.",
+        )
+    before, after = text.split(opening)
+    if closing in after:
+        after = after.split(closing, 1)[1]
+    return f"{before}{opening}\n\n{body.strip()}\n\n{closing}{after}"
+
+
+_COLOURS = {
+    "copy": "#9a9a9a",
+    "dual mono": "#c9a227",
+    "oracle": "#2f8f5b",
+    "truth": "#2f8f5b",
+    "preserve": "#1f6fb4",
+    "generate": "#d9541e",
+}
+
+
+SI_SDR_AXIS_DB = (-40.0, 60.0)
+
+
+def _box(axes: Axes, position: float, width: float, row: str, values: Sequence[float]) -> None:
+    drawn = axes.boxplot(
+        [values],
+        positions=[position],
+        widths=width,
+        whis=(5, 95),
+        showfliers=False,
+        patch_artist=True,
+        medianprops={"color": "black", "linewidth": 1.2},
+        manage_ticks=False,
+    )
+    for box in drawn["boxes"]:
+        box.set_facecolor(_COLOURS[row])
+        box.set_linewidth(0.6)
+
+
+def _framed(axes: Axes, labels: Sequence[str], title: str) -> None:
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_xlim(-0.6, len(labels) - 0.4)
+    axes.grid(axis="y", linewidth=0.3)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8)
+    axes.set_title(title, fontsize=9)
+
+
+def draw_plots(path: Path, results: dict[str, Any]) -> None:
+    """Draw SI-SDR improvement of all operations and each operation's own figure, as a PNG."""
+    values: dict[tuple[str, str, str], list[float]] = {}
+    for record in results["records"]:
+        for key, value in record["figures"].items():
+            values.setdefault((record["task"], record["row"], key), []).append(value)
+    columns = {column.key: column for column in COLUMNS}
+    tasks = _tasks_of(results)
+    own = [task for task in tasks if task in OWN_FIGURE]
+    down = math.ceil(len(own) / 4)
+    figure = Figure(figsize=(14, 4.4 + 3.0 * down), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(1 + down, 4, height_ratios=[1.4, *[1.0] * down])
+    axes = figure.add_subplot(grid[0, :])
+    key = "si_sdr_improvement_db"
+    groups = [task for task in tasks if task in columns[key].tasks]
+    rows = [row for row in ROWS if row != "copy" and any((task, row, key) in values for task in groups)]
+    for slot, row in enumerate(rows):
+        width = 0.8 / len(rows)
+        for index, task in enumerate(groups):
+            if (task, row, key) in values:
+                position = index + (slot - (len(rows) - 1) / 2) * width
+                _box(axes, position, 0.85 * width, row, values[task, row, key])
+        axes.plot([], [], "s", color=_COLOURS[row], label=row)
+    axes.axhline(0, color=_COLOURS["copy"], linewidth=1.5, label="copy")
+    axes.legend(fontsize=8, ncols=len(rows) + 1)
+    axes.set_ylabel("dB", fontsize=8)
+    # A front sound's dual mono is exact, an untrained editor far off: neither shall press all others together.
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, SI_SDR_AXIS_DB[0]), min(high, SI_SDR_AXIS_DB[1]))
+    cut = f"{SI_SDR_AXIS_DB[0]:.0f} and {SI_SDR_AXIS_DB[1]:.0f} dB".replace("-", "−")
+    _framed(axes, groups, f"SI-SDR improvement over copying the input, dB ↑ (axis cut at {cut})")
+    for place, task in enumerate(own):
+        axes = figure.add_subplot(grid[1 + place // 4, place % 4])
+        key = OWN_FIGURE[task]
+        rows = [row for row in ROWS if (task, row, key) in values]
+        for index, row in enumerate(rows):
+            _box(axes, index, 0.6, row, values[task, row, key])
+        _framed(axes, rows, f"{task}: {columns[key].title}")
+    title = f"Held-out figures ({results['about']['split']} split): boxes are quartiles, whiskers 5 and 95 %"
+    figure.suptitle(title, fontsize=11)
+    partial = path.with_name(f".{path.name}.partial")
+    figure.savefig(partial, format="png", dpi=100)
+    os.replace(partial, path)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file that appears only when it is whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_all(folder: Path, results: dict[str, Any]) -> None:
+    """Write ``results.json``, ``tables.md`` and ``plots.png`` into a folder, made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write_whole(folder / "tables.md", tables_markdown(results))
+    draw_plots(folder / "plots.png", results)
+
+
+def print_tables(results: dict[str, Any], console: Console) -> None:
+    """Print all tables."""
+    summaries = summarise(results["records"])
+    for task in _tasks_of(results):
+        headings, rows = _grid(task, summaries)
+        table = Table(title=task, title_justify="left", title_style="bold")
+        for heading in headings:
+            table.add_column(heading, justify="left" if heading == "row" else "right")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+
+
+def machine() -> str:
+    """One sentence about the machine and the software."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.split(":", 1)[1] for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].strip() if names else cpu
+    return (
+        f"Machine: {cpu}, {os.cpu_count()} cores, threads used: {torch.get_num_threads()}; "
+        f"Python {platform.python_version()}, torch {torch.__version__}."
+    )
+
+
+def weights_used(preset: str) -> dict[str, str]:
+    """SHA-256 of the weights that are evaluated, by role; a role that isn't installed is left out."""
+    found = {}
+    for role, owner in (("listener", "small"), ("codec", preset), ("editor", preset)):
+        try:
+            paths = sorted(role_folder(owner, role).glob("*.safetensors"))
+        except SmartDJError:
+            continue
+        found[role] = " ".join(file_sha256(path) for path in paths)
+    return found
+
+
+def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--count", type=int, default=50, help="cases per operation")
+    parser.add_argument("--generate-count", type=int, help="cases for the slower mode; by default as many")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folders", type=Path, nargs="+", default=[Path("../shared/bank")], help="clip folders")
+    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--cache", type=Path, help="folder for the packed clips, as in training")
+    parser.add_argument("--preset", default="small")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--operations", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--tables-only", action="store_true", help="evaluate nothing: read the results in --out")
+    parser.add_argument("--markdown-into", type=Path, help="file whose figures are replaced, such as README.md")
+    parser.add_argument("--anchor", default="figures", help="what its <!-- mark --> is called")
+    chosen = parser.parse_args(arguments)
+    if chosen.count < 1 or (chosen.generate_count is not None and chosen.generate_count < 1):
+        parser.error("a count has to be at least 1")
+    return chosen
+
+
+def _measure(chosen: argparse.Namespace, command: str, console: Console) -> dict[str, Any]:
+    """Load, warm up, evaluate with a progress bar."""
+    preset, device = get_preset(chosen.preset), choose_device(chosen.device)
+    try:
+        store = ClipStore.open(chosen.folders, chosen.split, chosen.cache)
+    except FileNotFoundError as error:
+        raise SmartDJError(
+            ErrorCode.AUDIO_NOT_FOUND,
+            f"There is no clip manifest {error.filename}.",
+            "Name folders with a manifest.csv by --folders.",
+        ) from error
+    if len(store.labels) < 5:
+        raise SmartDJError(
+            ErrorCode.USAGE,
+            f"The {chosen.split} split has {len(store.labels)} labels; scenes need at least 5.",
+            "Give more clip folders.",
+        )
+    editor = Editor(preset, device, SoundLibrary.starter())
+    ranker = LabelRanker(editor.listener, editor.encoder.vectors(store.labels), store.labels)
+    counts: dict[str, int] = {mode: chosen.count for mode in MODES if mode in chosen.modes}
+    if "generate" in counts and chosen.generate_count is not None:
+        counts["generate"] = chosen.generate_count
+    for mode in counts:
+        # Networks load at first use: this is no step's time.
+        warm = make_case(store, "volume", 0, chosen.seed)
+        carry_out(editor, mode, Audio(warm.source, SAMPLE_RATE), warm.step, 0)
+    tasks = [task for task in TASKS if task in chosen.operations]
+    started = time.perf_counter()
+    records: list[dict[str, Any]] = []
+    bar = Progress(
+        TextColumn("{task.description:>10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    with bar:
+        job = bar.add_task("", total=len(tasks) * max(counts.values()))
+        last = None
+        for record in evaluate(
+            store, editor, editor.listener, tasks=tasks, counts=counts, seed=chosen.seed, ranker=ranker
+        ):
+            case = (record["task"], record["index"])
+            bar.update(job, description=record["task"], advance=int(last is not None and case != last))
+            last = case
+            records.append(record)
+        bar.update(job, advance=1)
+    return {
+        "about": {
+            "command": command,
+            "seed": chosen.seed,
+            "split": chosen.split,
+            "folders": [str(folder) for folder in chosen.folders],
+            "clips": len(store),
+            "labels": len(store.labels),
+            "duration_s": DURATION_S,
+            "preset": preset.name,
+            "device": device,
+            "solver": f"{preset.solver}, {preset.steps} steps",
+            "weights_sha256": weights_used(preset.name),
+            "machine": machine(),
+            "seconds": round(time.perf_counter() - started, 1),
+        },
+        "records": records,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status: 1 if `preserve` changed what it should not, 2 for other errors."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    chosen = _arguments(given)
+    console = Console(stderr=True)
+    command = shlex.join(["python", "-m", "training.evaluate", *given])
+    try:
+        if chosen.markdown_into is not None:
+            # A wrong file shall show before the long run, not after it.
+            replace_anchored(chosen.markdown_into.read_text(encoding="utf-8"), chosen.anchor, "")
+        if chosen.tables_only:
+            results = json.loads((chosen.out / "results.json").read_text(encoding="utf-8"))
+        else:
+            results = _measure(chosen, command, console)
+        write_all(chosen.out, results)
+        print_tables(results, Console(width=None if sys.stdout.isatty() else 200))
+        if chosen.markdown_into is not None:
+            text = chosen.markdown_into.read_text(encoding="utf-8")
+            write_whole(chosen.markdown_into, replace_anchored(text, chosen.anchor, short_markdown(results)))
+    except (SmartDJError, OSError) as error:
+        console.print(f"error: {error}", style="red", highlight=False)
+        return 2
+    outside = sum(record["figures"]["changed_outside"] for record in results["records"] if record["row"] == "preserve")
+    if outside:
+        console.print(f"preserve changed {outside:.0f} samples outside the stretches it reported", style="red")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

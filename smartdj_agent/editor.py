@@ -153,46 +153,45 @@ class Editor:
             yield StepProgress(0.9 * done / count, "finding the sound")
         assert found is not None
         if found.confidence < ABSENT or not found.spans:
-            if step.operation is Operation.EXTRACT:
-                yield replace(
-                    self._absent(audio, step), samples=np.zeros_like(samples), spans=((0, audio.n_samples),)
-                )
-            else:
-                yield self._absent(audio, step)
+            yield self._absent(audio, step)
             return
-        stem = found.stem.astype(samples.dtype, copy=False)
-        changed = apply_to_stem(stem, step, rate, seed=seed)
-        spans: tuple[tuple[int, int], ...]
-        if step.operation is Operation.EXTRACT:
-            output, spans = stem, ((0, audio.n_samples),)
-        else:
-            difference = changed - stem
-            # Only where something changes is anything computed: elsewhere the output is the input, bit for bit.
-            spans = active_spans(difference)
-            output = samples.copy()
-            for start, stop in spans:
-                output[:, start:stop] += difference[:, start:stop]
+        confidence = found.confidence
         warnings: tuple[tuple[str, str, str], ...] = ()
-        if found.confidence < UNSURE:
+        if confidence < UNSURE:
             warnings = (
                 (
                     "unsure",
-                    f"“{step.target}” was hardly heard (confidence {found.confidence:.2f}).",
+                    f"“{step.target}” was hardly heard (confidence {confidence:.2f}).",
                     "Listen to this step's audio, or name the sound in other words.",
                 ),
             )
-        yield StepOutcome(output, "mask", found.confidence, spans, warnings)
+        if step.operation is Operation.EXTRACT:
+            output = found.stem.astype(samples.dtype, copy=False)
+            yield StepOutcome(output, "mask", confidence, ((0, audio.n_samples),), warnings)
+            return
+        difference = apply_to_stem(found.stem, step, rate, seed=seed)
+        difference -= found.stem
+        # An hour in stereo takes 1.3 GB: the stem goes before the output comes.
+        del found, result
+        output, spans = _mixed(samples, difference)
+        yield StepOutcome(output, "mask", confidence, spans, warnings)
 
     def _unchanged(self, audio: Audio, code: str, message: str, hint: str) -> StepOutcome:
         return StepOutcome(audio.samples.copy(), "unchanged", 0.0, (), ((code, message, hint),))
 
     def _absent(self, audio: Audio, step: Step) -> StepOutcome:
-        return self._unchanged(
-            audio,
-            "sound_not_found",
-            f"“{step.target}” was not heard in the recording, so nothing was changed.",
-            "Run `smartdj plan` to see what is heard, or name the sound in other words.",
-        )
+        hint = "Run `smartdj plan` to see what is heard, or name the sound in other words."
+        if step.operation is Operation.EXTRACT:
+            message = f"“{step.target}” was not heard in the recording, so silence is left of it."
+            return StepOutcome(
+                np.zeros_like(audio.samples),
+                "silence",
+                0.0,
+                ((0, audio.n_samples),),
+                (("sound_not_found", message, hint),),
+            )
+        message = f"“{step.target}” was not heard in the recording, so nothing was changed."
+        return self._unchanged(audio, "sound_not_found", message, hint)
 
     def _add(self, audio: Audio, step: Step, seed: int) -> Iterator[StepProgress | StepOutcome]:
         rng = np.random.default_rng(seed)
@@ -233,10 +232,7 @@ class Editor:
             loop=continuous,
             channels=audio.channels,
         )
-        spans = active_spans(added)
-        output = audio.samples.copy()
-        for start, stop in spans:
-            output[:, start:stop] += added[:, start:stop].astype(output.dtype)
+        output, spans = _mixed(audio.samples, added)
         yield StepOutcome(output, method, confidence, spans, tuple(warnings))
 
     @staticmethod
@@ -329,6 +325,18 @@ class Editor:
         """Encode all steps of a plan and the empty text in one batch; the empty text comes last."""
         states, mask = self.text.states([*texts, ""])
         return Conditioning(states.to(self.device), mask.to(self.device))
+
+
+def _mixed(samples: np.ndarray, change: np.ndarray) -> tuple[np.ndarray, tuple[tuple[int, int], ...]]:
+    """Add a change to a recording: the sum, and the stretches in which anything was added.
+
+    Only there is anything computed: elsewhere the sum is the recording, bit for bit.
+    """
+    spans = active_spans(change)
+    output = samples.copy()
+    for start, stop in spans:
+        output[:, start:stop] += change[:, start:stop]
+    return output, spans
 
 
 def choose_device(name: str) -> str:

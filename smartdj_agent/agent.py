@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from smartdj_agent import __version__
 from smartdj_agent.audio import Audio, audio_sha256
@@ -137,12 +138,17 @@ class Agent:
         steps = plan.enabled_steps()
         began = time.monotonic()
         current = audio
+        latents: tuple[Tensor, ...] = ()
         for index, plan_step in enumerate(steps):
             yield StepStarted(index, len(steps), plan_step, self.device)
             started = time.monotonic()
-            run = self.editor.preserve if mode == "preserve" else self.editor.generate
+            run = (
+                self.editor.preserve(current, plan_step.step, seed=seed + index)
+                if mode == "preserve"
+                else self.editor.generate(current, plan_step.step, seed=seed + index, latents=latents)
+            )
             outcome: StepOutcome | None = None
-            for item in run(current, plan_step.step, seed=seed + index):
+            for item in run:
                 if isinstance(item, StepProgress):
                     seconds = time.monotonic() - started
                     left = seconds / max(item.fraction, 1e-3) * (1 - item.fraction)
@@ -152,6 +158,7 @@ class Agent:
                     outcome = item
             assert outcome is not None
             current = replace(current, samples=outcome.samples)
+            latents = outcome.latents
             for code, message, hint in outcome.warnings:
                 yield Notice(code, message, hint)
             rate = audio.sample_rate

@@ -11,13 +11,14 @@ latent; a plan is chained in latent space. All of the recording passes through t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from smartdj_agent.audio import Audio, resample, to_stereo
 from smartdj_agent.errors import ErrorCode, SmartDJError
@@ -30,7 +31,7 @@ from smartdj_agent.models.text import SentenceEncoder, T5Encoder, TextEncoder
 from smartdj_agent.models.weights import load_network, role_folder
 from smartdj_agent.render import ADDED_PEAK, apply_to_stem, render_added, supports_direction
 from smartdj_agent.sampling import Conditioning, SamplerConfig, denoise, make_scheduler
-from smartdj_agent.separation import Separated, active_spans, separate, window_starts
+from smartdj_agent.separation import WINDOW_S, Separated, active_spans, separate, window_starts
 from smartdj_agent.steps import Operation, Step, direction_name, format_step
 
 Mode = Literal["preserve", "generate"]
@@ -68,6 +69,8 @@ class StepOutcome:
         Stretches (first, past the last sample) in which the output may differ from the input.
     warnings
         (code, message, hint) for the person.
+    latents
+        Generate mode: the windows' edited latents, for the next step of the plan.
     """
 
     samples: np.ndarray
@@ -75,6 +78,7 @@ class StepOutcome:
     confidence: float
     spans: tuple[tuple[int, int], ...]
     warnings: tuple[tuple[str, str, str], ...] = field(default=())
+    latents: tuple[Tensor, ...] = field(default=(), repr=False)
 
 
 class Editor:
@@ -246,84 +250,86 @@ class Editor:
 
     def _generate_sound(self, step: Step, seed: int) -> Iterator[StepProgress | np.ndarray]:
         """Make a sound by the diffusion model on silence: progress, then mono samples at 24 kHz."""
-        silence = np.zeros((2, round(10.0 * SAMPLE_RATE)), np.float32)
+        silence = np.zeros((2, round(WINDOW_S * SAMPLE_RATE)), np.float32)
         bare = replace(step, azimuth_deg=0.0, gain_db=0.0)
-        for progress in self._denoised(silence, [format_step(bare)], seed, 0.0, 0.95):
-            yield progress if isinstance(progress, StepProgress) else progress.mean(axis=0)
+        for item in self._edited(self.encode(silence), self.conditioning(format_step(bare)), seed, 0.0, 0.95):
+            yield item if isinstance(item, StepProgress) else self.decode(item, silence.shape[1]).mean(axis=0)
 
-    def generate(self, audio: Audio, step: Step, *, seed: int) -> Iterator[StepProgress | StepOutcome]:
+    def generate(
+        self, audio: Audio, step: Step, *, seed: int, latents: Sequence[Tensor] = ()
+    ) -> Iterator[StepProgress | StepOutcome]:
         """Carry out one step by the diffusion transformer, window by window; the last item is the outcome.
 
         Mono recordings are edited as two equal ears and folded back; of more than two channels, the first two take the
         edit and the others stay.
+
+        Parameters
+        ----------
+        latents
+            The windows' latents after the step before, from its outcome. With them the plan is chained in latent
+            space: the recording is encoded once, so that errors of the codec don't add up.
         """
         samples, rate = audio.samples, audio.sample_rate
-        stereo = resample(to_stereo(samples.astype(np.float32)), rate, SAMPLE_RATE)
-        peak = float(np.max(np.abs(stereo), initial=0.0))
-        scale = 1.0 / peak if peak > 1.0 else 1.0
-        result = np.zeros_like(stereo)
-        weight = np.zeros(stereo.shape[1], np.float32)
-        windows = window_starts(stereo.shape[1], SAMPLE_RATE)
+        length_24k = round(audio.n_samples * SAMPLE_RATE / rate)
+        windows = window_starts(length_24k, SAMPLE_RATE)
+        if not latents:
+            stereo = resample(to_stereo(samples.astype(np.float32)), rate, SAMPLE_RATE)
+            # As the release does: only what is beyond full scale is scaled down.
+            stereo /= max(1.0, float(np.max(np.abs(stereo), initial=0.0)))
+            latents = [self.encode(stereo[:, start:stop]) for start, stop in windows]
+        text = self.conditioning(format_step(step))
+        result = np.zeros((2, length_24k), np.float32)
         fade = SAMPLE_RATE
-        for index, (start, stop) in enumerate(windows):
-            edited: np.ndarray | None = None
+        chained: list[Tensor] = []
+        for index, ((start, stop), latent) in enumerate(zip(windows, latents, strict=True)):
             low, high = index / len(windows), (index + 1) / len(windows)
-            for item in self._denoised(
-                stereo[:, start:stop] * scale, [format_step(step)], seed + index, low, high
-            ):
+            for item in self._edited(latent, text, 1000 * seed + index, low, high):
                 if isinstance(item, StepProgress):
                     yield item
-                else:
-                    edited = item
-            assert edited is not None
-            ramp = np.ones(stop - start, np.float32)
-            if index > 0:
-                ramp[:fade] *= np.linspace(0, 1, min(fade, len(ramp)), dtype=np.float32)
-            if index < len(windows) - 1:
-                ramp[-fade:] *= np.linspace(1, 0, min(fade, len(ramp)), dtype=np.float32)
-            result[:, start:stop] += edited[:, : stop - start] / scale * ramp
-            weight[start:stop] += ramp
-        result /= np.maximum(weight, 1e-6)
-        back = resample(result, SAMPLE_RATE, rate)
+                    continue
+                chained.append(item)
+                edited = self.decode(item, stop - start)
+                if index > 0:
+                    edited[:, :fade] *= np.linspace(0, 1, min(fade, stop - start), dtype=np.float32)
+                if index < len(windows) - 1:
+                    edited[:, -fade:] *= np.linspace(1, 0, min(fade, stop - start), dtype=np.float32)
+                result[:, start:stop] += edited
         length = audio.n_samples
+        back = resample(result, SAMPLE_RATE, rate)
         back = np.pad(back, ((0, 0), (0, max(0, length - back.shape[1]))))[:, :length]
         output = samples.copy()
         if audio.channels == 1:
             output[0] = back.mean(axis=0)
         else:
             output[:2] = back
-        yield StepOutcome(output, "generated", 0.5, ((0, length),))
+        yield StepOutcome(output, "generated", 0.5, ((0, length),), latents=tuple(chained))
 
     @torch.inference_mode()
-    def _denoised(
-        self, stereo: np.ndarray, texts: list[str], seed: int, low: float, high: float
-    ) -> Iterator[StepProgress | np.ndarray]:
-        """Denoise the edits `texts`, chained in latent space; progress from `low` to `high`, then stereo samples."""
-        wave = torch.from_numpy(np.ascontiguousarray(stereo))[None].to(self.device)
-        latent = self.codec.encode_stereo(wave)
-        text = self.conditioning(texts)
-        for position in range(len(texts)):
-            generator = torch.Generator().manual_seed(seed + position)
-            noise = torch.randn(latent.shape, generator=generator).to(self.device)
-            one = Conditioning(
-                torch.stack([text.states[position], text.states[-1]]),
-                torch.stack([text.mask[position], text.mask[-1]]),
-            )
-            edited = latent
-            scheduler = make_scheduler(self.sampler)
-            for done, count, partial in denoise(
-                self.dit, latent, noise, one, scheduler, self.sampler, generator
-            ):
-                edited = partial
-                part = (position + done / count) / len(texts)
-                yield StepProgress(low + (high - low) * 0.95 * part, "denoising")
-            latent = edited
-        decoded = self.codec.decode_stereo(latent)[0, :, : stereo.shape[1]]
-        yield decoded.float().cpu().numpy()
+    def encode(self, stereo: np.ndarray) -> Tensor:
+        """Samples (2, n) at 24 kHz → latent (1, latent_dim, T)."""
+        return self.codec.encode_stereo(torch.from_numpy(np.ascontiguousarray(stereo))[None].to(self.device))
 
-    def conditioning(self, texts: list[str]) -> Conditioning:
-        """Encode all steps of a plan and the empty text in one batch; the empty text comes last."""
-        states, mask = self.text.states([*texts, ""])
+    @torch.inference_mode()
+    def decode(self, latent: Tensor, n_samples: int) -> np.ndarray:
+        """Latent → samples (2, n_samples) at 24 kHz."""
+        return self.codec.decode_stereo(latent)[0, :, :n_samples].float().cpu().numpy()
+
+    def _edited(
+        self, latent: Tensor, text: Conditioning, seed: int, low: float, high: float
+    ) -> Iterator[StepProgress | Tensor]:
+        """Denoise one step: progress from `low` to `high`, then the edited latent."""
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(latent.shape, generator=generator).to(self.device)
+        edited = latent
+        scheduler = make_scheduler(self.sampler)
+        for done, count, partial in denoise(self.dit, latent, noise, text, scheduler, self.sampler, generator):
+            edited = partial
+            yield StepProgress(low + (high - low) * 0.95 * done / count, "denoising")
+        yield edited
+
+    def conditioning(self, text: str) -> Conditioning:
+        """Encode a step's text and the empty text in one batch."""
+        states, mask = self.text.states([text, ""])
         return Conditioning(states.to(self.device), mask.to(self.device))
 
 

@@ -368,7 +368,7 @@ def pull(name: str) -> list[ModelInfo]:
         snapshot_download(
             TEXT_REPOSITORY,
             local_dir=user_folder() / name / "text",
-            allow_patterns=["config.json", "model.safetensors", "tokenizer*", "spiece.model", "special_tokens_map.json"],
+            allow_patterns=["config.json", "model.safetensors", "tokenizer*", "spiece.model", "special_tokens*"],
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise SmartDJError(

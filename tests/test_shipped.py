@@ -68,7 +68,7 @@ def test_plans_are_valid_stream_and_repeat(agent: Agent, demo: Audio) -> None:
 
 def test_scene_instructions_add_what_belongs(agent: Agent, demo: Audio) -> None:
     adding = 0
-    instructions = ["make this sound like a forest", "turn this into a busy city street", "make this a quiet farm night"]
+    instructions = ["make this sound like a forest", "turn this into a busy city", "make this a quiet farm night"]
     for instruction in instructions:
         plan = plan_of(agent, demo, instruction)
         adding += any(item.step.operation is Operation.ADD for item in plan.steps)

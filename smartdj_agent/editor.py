@@ -258,7 +258,9 @@ class Editor:
         edit and the others stay.
         """
         samples, rate = audio.samples, audio.sample_rate
-        stereo = resample(to_stereo(samples.astype(np.float32)), rate, SAMPLE_RATE)
+        stereo = resample(to_stereo(samples.astype(np.float32, copy=False)), rate, SAMPLE_RATE)
+        if not stereo.size:  # a few samples at a high rate are none at the codec's
+            stereo = np.zeros((2, 1), np.float32)
         peak = float(np.max(np.abs(stereo), initial=0.0))
         scale = 1.0 / peak if peak > 1.0 else 1.0
         result = np.zeros_like(stereo)

@@ -270,9 +270,7 @@ class Editor:
         for index, (start, stop) in enumerate(windows):
             edited: np.ndarray | None = None
             low, high = index / len(windows), (index + 1) / len(windows)
-            for item in self._denoised(
-                stereo[:, start:stop] * scale, [format_step(step)], seed + index, low, high
-            ):
+            for item in self._denoised(stereo[:, start:stop] * scale, [format_step(step)], seed + index, low, high):
                 if isinstance(item, StepProgress):
                     yield item
                 else:
@@ -313,9 +311,7 @@ class Editor:
             )
             edited = latent
             scheduler = make_scheduler(self.sampler)
-            for done, count, partial in denoise(
-                self.dit, latent, noise, one, scheduler, self.sampler, generator
-            ):
+            for done, count, partial in denoise(self.dit, latent, noise, one, scheduler, self.sampler, generator):
                 edited = partial
                 part = (position + done / count) / len(texts)
                 yield StepProgress(low + (high - low) * 0.95 * part, "denoising")

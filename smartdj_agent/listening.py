@@ -49,11 +49,7 @@ def listen(
     for start, stop in windows:
         wave = torch.from_numpy(np.ascontiguousarray(stereo[:, start:stop]))[None].to(device)
         hearing = listener.hear(listener.spectrum(wave))
-        heard = (
-            torch.sigmoid(listener.presence_logits(listener.frame_embeddings(hearing), texts)[0])
-            .cpu()
-            .numpy()
-        )
+        heard = torch.sigmoid(listener.presence_logits(listener.frame_embeddings(hearing), texts)[0]).cpu().numpy()
         first = start // listener.config.hop
         span = slice(first, min(first + heard.shape[1], frames))
         scores[:, span] = np.maximum(scores[:, span], heard[:, : span.stop - span.start])

@@ -94,9 +94,7 @@ def estimate_mask(listener: Listener, stereo: np.ndarray, vector: torch.Tensor) 
     share = torch.sigmoid(listener.mask_logits(hearing, vector[None, None].to(device))[0, 0].float())
     power = listener.band_power(spectrum)[0]
     embedded = listener.frame_embeddings(hearing)
-    heard = torch.sigmoid(
-        listener.presence_logits(embedded, listener.text_embeddings(vector[None].to(device)))[0, 0]
-    )
+    heard = torch.sigmoid(listener.presence_logits(embedded, listener.text_embeddings(vector[None].to(device)))[0, 0])
     total = power.sum(dim=(0, 1))
     fraction = (share * power).sum(dim=(0, 1)) / (total + 1e-12)
     loud = total > total.max() * 10 ** (FLOOR_DB / 10)

@@ -15,7 +15,7 @@ from smartdj_agent.events import Finished, Notice, Progress, StepFinished, StepS
 from smartdj_agent.listening import MAX_SOUNDS, listen
 from smartdj_agent.models.listener import Listener
 from smartdj_agent.plan import make_plan
-from tests.known_listener import KnownEncoder, Share, between, everything, known_editor, nothing
+from tests.known_listener import KnownEncoder, KnownListener, Share, between, everything, known_editor, nothing
 
 LABELS = [f"sound number {index}" for index in range(12)]
 REMOVE = "remove the sound of dog barking"
@@ -56,9 +56,9 @@ def test_what_is_heard_lies_within_the_recording(listener: Listener, seconds: fl
         assert heard.azimuth_deg is None or -90 <= heard.azimuth_deg <= 90
 
 
-def test_ends_are_rounded_into_the_recording(listener: Listener) -> None:
+def test_ends_are_rounded_into_the_recording() -> None:
     samples = noise(2, 160_100)  # 10.00625 s: rounded to hundredths it would be too long
-    found = listen(listener, KnownEncoder(), samples, 16000, LABELS)  # type: ignore[arg-type]
+    found = listen(KnownListener(everything), KnownEncoder(), samples, 16000, LABELS)  # type: ignore[arg-type]
     assert max(heard.end_s for heard in found) == 10.0
 
 

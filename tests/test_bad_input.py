@@ -172,9 +172,7 @@ def test_odd_recordings_are_edited(
     assert [path.name for path in folder.iterdir()] == ["o.wav"]
 
 
-def test_silence_stays_silent(
-    agent: Agent, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_silence_stays_silent(agent: Agent, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     soundfile.write(tmp_path / "in.wav", np.zeros((16000, 2)), 16000, "PCM_16")
     for index, step in enumerate(STEPS):
         assert run("step", tmp_path / "in.wav", step, "-o", folder / f"{index}.wav") == 0
@@ -193,9 +191,7 @@ def test_an_empty_instruction(
     refused(code, capsys, folder, "step", source, text, "-o", folder / "o.wav")
 
 
-def test_a_very_long_instruction(
-    agent: Agent, source: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_very_long_instruction(agent: Agent, source: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, text = ErrorCode.INSTRUCTION_TOO_LONG, "make it rain " * 800
     for command in ("edit", "step"):
         message = refused(code, capsys, folder, command, source, text, "-o", folder / "o.wav")
@@ -204,21 +200,30 @@ def test_a_very_long_instruction(
 
 
 @pytest.mark.parametrize(
-    "text", ["让它听起来像下雨的早晨", "🌧️ make it rain 🌊", "اجعله يبدو مثل صباح ممطر", "café à la plage", "a\x1b[31mred"]
+    "text", ["让它听起来像下雨的早晨", "🌧️ make it rain 🌊", "اجعله يبدو مثل صباح ممطر", "café à la plage"]
 )
 def test_other_scripts_are_planned_like_any_text(
     agent: Agent, text: str, source: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("edit", source, text, "--yes", "-o", folder / "o.wav", "--plan-out", folder / "p.yaml") == 0
-    assert "\x1b[31m" not in capsys.readouterr().err
-    assert text in folder.joinpath("p.yaml").read_text("utf-8") or "\x1b" in text
+    assert text in folder.joinpath("p.yaml").read_text("utf-8")
+    capsys.readouterr()
     asked = Asked("What should change?", ("add rain",))
     agent.planner.items = (asked,)  # type: ignore[attr-defined]
     code = ErrorCode.INSTRUCTION_UNCLEAR
     refused(code, capsys, folder, "edit", source, text, "--yes", "-o", folder / "q.wav", hinted="add rain")
 
 
-@pytest.mark.parametrize("text", ["让它听起来像下雨的早晨", "🌧️ rain", "اجعله", "delete everything"])
+@pytest.mark.parametrize("text", ["make it \x1b[31mred\x07", "make it caf\udce9", "make\x00it rain"])
+def test_what_nobody_can_type_is_left_out(
+    agent: Agent, text: str, source: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("edit", source, text, "--yes", "-o", folder / "o.wav", "--plan-out", folder / "p.yaml") == 0
+    assert "\x1b[31m" not in capsys.readouterr().err
+    assert "instruction: make" in folder.joinpath("p.yaml").read_text("utf-8")
+
+
+@pytest.mark.parametrize("text", ["让它听起来像下雨的早晨", "🌧️ rain", "اجعله", "hello there"])
 def test_a_step_that_is_none(
     agent: Agent, text: str, source: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

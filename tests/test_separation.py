@@ -27,7 +27,7 @@ def random_mask(frames: int, seed: int = 0) -> Mask:
 def test_the_window_lasts_as_long_as_the_listeners(rate: int) -> None:
     size = transform_size(rate, KnownListener(everything))
     assert size % 4 == 0
-    assert abs(size / rate - 1024 / 24000) <= max(0.05 * 1024 / 24000, 4 / rate)
+    assert abs(size / rate - 1024 / 24000) <= max(0.06 * 1024 / 24000, 4 / rate)
 
 
 def test_at_the_listeners_rate_the_window_is_the_listeners() -> None:
@@ -40,9 +40,7 @@ def test_masking_is_linear_in_the_recording_and_in_the_mask() -> None:
     one, two = rng.normal(0, 0.1, (2, 2, 16000)).astype(np.float32)
     mask = random_mask(51)
     both = apply_mask(one + two, 16000, mask, listener)
-    assert np.allclose(
-        both, apply_mask(one, 16000, mask, listener) + apply_mask(two, 16000, mask, listener), atol=1e-6
-    )
+    assert np.allclose(both, apply_mask(one, 16000, mask, listener) + apply_mask(two, 16000, mask, listener), atol=1e-6)
     rest = Mask(1 - mask.share, mask.active, 1.0)
     assert np.allclose(apply_mask(one, 16000, mask, listener) + apply_mask(one, 16000, rest, listener), one, atol=1e-6)
 
@@ -61,11 +59,10 @@ def test_a_mask_takes_its_bands() -> None:
     share[:, 70:] = 1.0
     t = np.arange(24000) / 24000
     low, high = 0.3 * np.sin(2 * np.pi * 300 * t), 0.3 * np.sin(2 * np.pi * 6000 * t)
-    for rate in (24000,):
-        samples = np.stack([low + high, low]).astype(np.float32)
-        stem = apply_mask(samples, rate, Mask(share, np.ones(51, bool), 1.0), KnownListener(everything))
-        assert np.max(np.abs(stem[0] - high)[2000:-2000]) < 1e-3
-        assert np.max(np.abs(stem[1])[2000:-2000]) < 1e-3
+    samples = np.stack([low + high, low]).astype(np.float32)
+    stem = apply_mask(samples, 24000, Mask(share, np.ones(51, bool), 1.0), KnownListener(everything))
+    assert np.max(np.abs(stem[0] - high)[2000:-2000]) < 1e-3
+    assert np.max(np.abs(stem[1])[2000:-2000]) < 1e-3
 
 
 def test_surround_channels_take_the_mean_of_both_ears() -> None:
@@ -134,7 +131,8 @@ def test_widening() -> None:
     active[10] = True
     assert np.flatnonzero(widen(active, 3)).tolist() == list(range(7, 14))
     assert np.array_equal(widen(active, 0), active)
-    assert len(widen(np.ones(1, bool), 6)) == 1
+    assert widen(np.ones(1, bool), 6).tolist() == [True]  # shorter than the widening itself
+    assert widen(np.array([True] + [False] * 4), 3).tolist() == [True] * 4 + [False]
     assert not widen(np.zeros(5, bool), 2).any()
 
 

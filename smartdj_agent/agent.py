@@ -37,7 +37,7 @@ from smartdj_agent.planner import Asked, Planner, check_instruction
 
 
 def typed(text: str) -> str:
-    """Return the text with blanks in place of what nobody types and no plan file holds: control codes, half characters."""
+    """Return the text with blanks for what nobody types and no plan file holds: control codes, half characters."""
     return "".join(" " if unicodedata.category(char) in ("Cc", "Cs") else char for char in text)
 
 

@@ -82,7 +82,7 @@ def refused(
     code: ErrorCode, capsys: pytest.CaptureFixture[str], folder: Path, *arguments: object, hinted: str = ""
 ) -> str:
     """Run, and check that it ends as every error does: its own exit status, one line and a hint, no file, no trace."""
-    before = {path for path in folder.rglob("*")}
+    before = set(folder.rglob("*"))
     assert run(*arguments) == ERROR_TABLE[code].exit_code
     out, err = capsys.readouterr()
     assert out == ""
@@ -91,7 +91,7 @@ def refused(
     assert [line.split(":")[0] for line in lines] == ["error", "hint"]
     assert len(lines[1]) > len("hint: ")
     assert hinted in lines[1]
-    assert {path for path in folder.rglob("*")} == before
+    assert set(folder.rglob("*")) == before
     return lines[0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +160,7 @@ def test_volume_of_everything_is_a_gain() -> None:
     audio = Audio(noise(2, 2.0, 44100), 44100)
     louder = do(known_editor(everything), audio, MASKED[1]).samples
     assert np.max(np.abs(louder - audio.samples * 10 ** (6 / 20))) < 1e-5
-    assert 10 ** (6 / 20) == pytest.approx(1.995, abs=1e-3)
+    assert pytest.approx(1.995, abs=1e-3) == 10 ** (6 / 20)
 
 
 def test_extract_keeps_float64_and_its_complement_is_exact() -> None:
@@ -222,7 +223,7 @@ def test_windows_cover_everything_and_overlap_by_a_second(n: int) -> None:
     assert windows[0][0] == 0
     assert windows[-1][1] == n
     assert all(stop - start <= 80000 for start, stop in windows)
-    for (_, stop), (start, end) in zip(windows, windows[1:], strict=False):
+    for (_, stop), (start, end) in pairwise(windows):
         assert stop - start == 8000
         assert end - start > 8000  # else a fade would reach beyond its window
 

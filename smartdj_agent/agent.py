@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -34,6 +35,11 @@ from smartdj_agent.listening import listen
 from smartdj_agent.models.presets import get_preset
 from smartdj_agent.plan import Plan, PlanStep, Provenance, check_source
 from smartdj_agent.planner import Asked, Planner, check_instruction
+
+
+def typed(text: str) -> str:
+    """Return the text with blanks for what nobody types and no plan file holds: control codes, half characters."""
+    return "".join(" " if unicodedata.category(char) in ("Cc", "Cs") else char for char in text)
 
 
 class Agent:
@@ -92,7 +98,7 @@ class Agent:
         SmartDJError
             INSTRUCTION_EMPTY, INSTRUCTION_TOO_LONG, MODEL_MISSING or MODEL_CORRUPT.
         """
-        asked = check_instruction(instruction)
+        asked = check_instruction(typed(instruction))
         started = time.monotonic()
         heard = self.listen(audio)
         yield Listened(heard, time.monotonic() - started)

@@ -270,10 +270,12 @@ class Editor:
             space: the recording is encoded once, so that errors of the codec don't add up.
         """
         samples, rate = audio.samples, audio.sample_rate
-        length_24k = round(audio.n_samples * SAMPLE_RATE / rate)
+        # A few samples at a high rate are none at the codec's; it needs one.
+        length_24k = max(1, round(audio.n_samples * SAMPLE_RATE / rate))
         windows = window_starts(length_24k, SAMPLE_RATE)
         if not latents:
-            stereo = resample(to_stereo(samples.astype(np.float32)), rate, SAMPLE_RATE)
+            stereo = resample(to_stereo(samples.astype(np.float32, copy=False)), rate, SAMPLE_RATE)
+            stereo = np.pad(stereo, ((0, 0), (0, max(0, length_24k - stereo.shape[1]))))
             # As the release does: only what is beyond full scale is scaled down.
             stereo /= max(1.0, float(np.max(np.abs(stereo), initial=0.0)))
             latents = [self.encode(stereo[:, start:stop]) for start, stop in windows]

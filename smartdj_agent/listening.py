@@ -39,7 +39,7 @@ def listen(
     """
     rate = listener.config.sample_rate
     device = listener.logit_scale.device
-    stereo = resample(to_stereo(samples.astype(np.float32)), sample_rate, rate)
+    stereo = resample(to_stereo(samples.astype(np.float32, copy=False)), sample_rate, rate)
     vectors = encoder.vectors(labels).to(device)
     texts = listener.text_embeddings(vectors)
     seconds_per_frame = listener.config.hop / rate
@@ -49,11 +49,7 @@ def listen(
     for start, stop in windows:
         wave = torch.from_numpy(np.ascontiguousarray(stereo[:, start:stop]))[None].to(device)
         hearing = listener.hear(listener.spectrum(wave))
-        heard = (
-            torch.sigmoid(listener.presence_logits(listener.frame_embeddings(hearing), texts)[0])
-            .cpu()
-            .numpy()
-        )
+        heard = torch.sigmoid(listener.presence_logits(listener.frame_embeddings(hearing), texts)[0]).cpu().numpy()
         first = start // listener.config.hop
         span = slice(first, min(first + heard.shape[1], frames))
         scores[:, span] = np.maximum(scores[:, span], heard[:, : span.stop - span.start])
@@ -68,6 +64,7 @@ def listen(
         if all(float(vectors[index] @ vectors[other]) < SAME_SOUND for other in chosen):
             chosen.append(int(index))
     mono = samples.shape[0] == 1
+    last_s = np.floor(samples.shape[1] / sample_rate * 100 + 1e-6) / 100  # spans are rounded, but stay inside
     found = []
     for index in chosen:
         active = np.flatnonzero(smooth[index] > 0.5 * best[index])
@@ -89,7 +86,7 @@ def listen(
                 level_db=round(level, 1),
                 azimuth_deg=azimuth,
                 start_s=round(float(begin), 2),
-                end_s=round(float(min(end, samples.shape[1] / sample_rate)), 2),
+                end_s=min(round(float(end), 2), float(last_s)),
             )
         )
     return tuple(found)

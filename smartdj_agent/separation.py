@@ -71,7 +71,9 @@ def widen(active: np.ndarray, frames: int) -> np.ndarray:
     """Widen stretches of True by `frames` at both ends."""
     if not active.any() or frames <= 0:
         return active
-    return np.convolve(active.astype(np.int32), np.ones(2 * frames + 1, np.int32), "same") > 0
+    # Not "same": of a stretch shorter than the widening, that would give back the widening's length.
+    full = np.convolve(active.astype(np.int32), np.ones(2 * frames + 1, np.int32))
+    return full[frames : frames + len(active)] > 0
 
 
 @torch.inference_mode()
@@ -92,9 +94,7 @@ def estimate_mask(listener: Listener, stereo: np.ndarray, vector: torch.Tensor) 
     share = torch.sigmoid(listener.mask_logits(hearing, vector[None, None].to(device))[0, 0].float())
     power = listener.band_power(spectrum)[0]
     embedded = listener.frame_embeddings(hearing)
-    heard = torch.sigmoid(
-        listener.presence_logits(embedded, listener.text_embeddings(vector[None].to(device)))[0, 0]
-    )
+    heard = torch.sigmoid(listener.presence_logits(embedded, listener.text_embeddings(vector[None].to(device)))[0, 0])
     total = power.sum(dim=(0, 1))
     fraction = (share * power).sum(dim=(0, 1)) / (total + 1e-12)
     loud = total > total.max() * 10 ** (FLOOR_DB / 10)
@@ -127,7 +127,7 @@ def apply_mask(samples: np.ndarray, sample_rate: int, mask: Mask, listener: List
     window = np.sqrt(np.hanning(size + 1)[:-1]).astype(np.float32)
     # Every sample of the recording lies in four windows, whose squares sum to the same curve hop by hop.
     norm = np.square(window).reshape(4, hop).sum(axis=0)
-    padded = np.pad(samples.astype(np.float32), ((0, 0), (size, size + -length % hop)))
+    padded = np.pad(samples.astype(np.float32, copy=False), ((0, 0), (size, size + -length % hop)))
     count = (padded.shape[1] - size) // hop + 1
     centres = (np.arange(count) * hop + size / 2 - size) / sample_rate
     frame = centres * config.sample_rate / config.hop
@@ -208,7 +208,7 @@ def separate(
     fade = round(OVERLAP_S * sample_rate)
     for index, (start, stop) in enumerate(windows):
         piece = samples[:, start:stop]
-        stereo = resample(to_stereo(piece.astype(np.float32)), sample_rate, listener.config.sample_rate)
+        stereo = resample(to_stereo(piece.astype(np.float32, copy=False)), sample_rate, listener.config.sample_rate)
         mask = estimate_mask(listener, stereo, vector)
         confidence = max(confidence, mask.confidence)
         if mask.active.any():

@@ -155,9 +155,9 @@ def wet_ratio_db(dry: np.ndarray, heard: np.ndarray) -> float:
     `WET_FLOOR_DB` at least.
     """
     wanted, whole = dry.astype(np.float64).ravel(), heard.astype(np.float64).ravel()
-    direct = wanted * (float(whole @ wanted) / max(float(wanted @ wanted), 1e-30))
+    direct = wanted * (float(np.dot(whole, wanted)) / max(_energy(wanted), 1e-30))
     rest = whole - direct
-    return float(max(WET_FLOOR_DB, 10 * np.log10((rest @ rest + 1e-30) / (direct @ direct + 1e-20))))
+    return max(WET_FLOOR_DB, float(10 * np.log10((_energy(rest) + 1e-30) / (_energy(direct) + 1e-20))))
 
 
 def envelope_error_db(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:

@@ -3,19 +3,128 @@
 A plan's lines are built of segments (a verb, a sound's name, a place, an amount). The tokenizer splits at spaces, so
 that a segment that begins with a space has the same tokens wherever it stands; segments become paths in one
 non-deterministic automaton over tokens, and decoding keeps the set of states that the tokens so far can be in.
+
+A name that the step language would misread after a verb, such as ``radio at left``, is written in quotes there.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from smartdj_agent.steps import DIRECTIONS, Timbre
+from smartdj_agent.errors import SmartDJError
+from smartdj_agent.steps import DIRECTIONS, Operation, Step, Timbre, parse_step
 
 Tokenize = Callable[[str], list[int]]
 
 START = 0
 ACCEPT = 1
+
+CHOICES = (2, 4)
+"""Fewest and most choices of a question."""
+
+PLACES = tuple(f" at the {name}" for name in DIRECTIONS)
+GOALS = tuple(f" to the {name}" for name in DIRECTIONS)
+AMOUNTS = tuple(f" by {n} dB" for n in range(1, 25))
+GAINS = tuple(f" with {n} dB" for n in range(-24, 25))
+# Tenths and quarters up to 10 s; the step language prints one second in the singular.
+SHIFTS = tuple(
+    f" by {sign}{n / 100:g} second{'' if n == 100 else 's'}"
+    for n in sorted({*range(10, 1001, 10), *range(25, 1000, 25)})
+    for sign in ("", "-")
+)
+LEVELS = tuple(f" with reverb level {n}" for n in range(1, 11))
+COLOURS = tuple(f" to be more {timbre.value}" for timbre in Timbre)
+
+VERBS: dict[str, tuple[str, ...]] = {
+    "remove": ("",),
+    "extract": ("",),
+    "turn up": AMOUNTS,
+    "turn down": AMOUNTS,
+    "change": GOALS,
+    "shift": SHIFTS,
+    "reverb": LEVELS,
+    "change the timbre of": COLOURS,
+}
+"""Verbs for sounds that are there: how their lines may end, after an optional place."""
+
+
+@lru_cache(maxsize=1 << 15)
+def spelled_name(verb: str, name: str) -> str | None:
+    """How to write a folded name after a verb: plain, in quotes where it would be misread, None if neither reads back.
+
+    Decided by reading lines with places and amounts of every kind.
+    """
+    if verb == "add":
+        # Hundreds of sounds can be added, and none of them is written without a place.
+        endings = [PLACES[0] + GAINS[0]]
+    else:
+        tails = VERBS[verb]
+        kinds = tails if tails is GOALS else (*tails[:2], tails[-1])
+        endings = [place + tail for place in ("", PLACES[0], PLACES[2]) for tail in kinds]
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    for spelling in (name, f'"{escaped}"'):
+        if all(_reads_back(verb, spelling, ending, name) for ending in endings):
+            return spelling
+    return None
+
+
+def _reads_back(verb: str, spelling: str, ending: str, name: str) -> bool:
+    try:
+        return parse_step(f"{verb} {spelling}{ending}") == replace(_example(f"{verb} dog{ending}"), target=name)
+    except SmartDJError:
+        return False
+
+
+@lru_cache
+def _example(text: str) -> Step:
+    return parse_step(text)
+
+
+def _folded(names: Iterable[str]) -> list[str]:
+    """Names as steps hold them, sorted; what can't name a sound is left out."""
+    found = set()
+    for name in names:
+        try:
+            found.add(Step(Operation.REMOVE, name).target)
+        except SmartDJError:
+            continue
+    return sorted(found)
+
+
+@dataclass(frozen=True)
+class FreeText:
+    """Tokens that a question and its choices may be written with.
+
+    Attributes
+    ----------
+    openings
+        Tokens of one space and more.
+    space
+        Tokens that are one space.
+    words
+        Tokens that begin with another character than a space.
+    inner
+        Everything printable.
+    """
+
+    openings: frozenset[int]
+    space: frozenset[int]
+    words: frozenset[int]
+    inner: frozenset[int]
+
+
+def free_text(tokens: Mapping[int, str]) -> FreeText:
+    """Sort a vocabulary, without its special tokens, into `FreeText`; line feeds and parts of characters fall out."""
+    inner = {token: text for token, text in tokens.items() if text and text.isprintable() and "\ufffd" not in text}
+    return FreeText(
+        frozenset(token for token, text in inner.items() if text[0] == " " and text[1:2].strip()),
+        frozenset(token for token, text in inner.items() if text == " "),
+        frozenset(token for token, text in inner.items() if text[0] != " "),
+        frozenset(inner),
+    )
 
 
 class Automaton:
@@ -23,7 +132,8 @@ class Automaton:
 
     def __init__(self) -> None:
         self.moves: list[dict[int, set[int]]] = [defaultdict(set), defaultdict(set)]
-        self.free: dict[int, tuple[int, int]] = {}
+        self.wide: dict[int, list[tuple[frozenset[int], int]]] = {}
+        self._inner: set[int] = set()
 
     def state(self) -> int:
         """Make a new state."""
@@ -45,36 +155,18 @@ class Automaton:
                 here = fresh
         self.moves[here][tokens[-1]].add(end)
 
-    _inner: set[int]
-
-    def __new__(cls) -> Automaton:
-        """Make an automaton with no inner states yet."""
-        made = super().__new__(cls)
-        made._inner = set()
-        return made
-
     def next_states(self, states: frozenset[int], token: int) -> frozenset[int]:
         """States after one more token; empty if the token is not allowed."""
         found: set[int] = set()
         for state in states:
             found |= self.moves[state].get(token, set())
-            if state in self.free:
-                forbidden, end = self.free[state]
-                if token == forbidden:
-                    found.add(end)
-                else:
-                    found.add(state)
+            found |= {end for tokens, end in self.wide.get(state, ()) if token in tokens}
         return frozenset(found)
 
-    def allowed(self, states: frozenset[int]) -> set[int] | None:
-        """Tokens that may follow; None if any token may."""
-        if any(state in self.free for state in states):
-            return None
-        return {token for state in states for token in self.moves[state]}
-
-
-def _numbers(maximum: int) -> list[str]:
-    return [str(value) for value in range(1, maximum + 1)]
+    def allowed(self, states: frozenset[int]) -> set[int]:
+        """Tokens that may follow."""
+        found = {token for state in states for token in self.moves[state]}
+        return found.union(*(tokens for state in states for tokens, _ in self.wide.get(state, ())))
 
 
 def plan_automaton(
@@ -84,14 +176,14 @@ def plan_automaton(
     addable: Iterable[str],
     *,
     max_steps: int,
-    allow_question: bool,
+    free: FreeText | None,
 ) -> Automaton:
     """Build the automaton of all plans over given sounds.
 
     Parameters
     ----------
     tokenize
-        Text to token ids, without special tokens.
+        Text to token ids, without special tokens; a line feed is one token.
     end_token
         What ends a plan.
     existing
@@ -100,60 +192,63 @@ def plan_automaton(
         Names that adding may use.
     max_steps
         Most lines of a plan.
-    allow_question
-        Whether the model may ask back instead.
+    free
+        What a question may be written with; None if the model may not ask back.
+
+    Raises
+    ------
+    ValueError
+        If nothing at all could be written.
     """
     automaton = Automaton()
+    tokenize = lru_cache(maxsize=None)(tokenize)  # every line has the same segments
     line_feed = tokenize("\n")
-    names = sorted(set(existing))
-    new_names = sorted(set(addable))
-    places = [f" at the {name}" for name in DIRECTIONS]
-    goals = [f" to the {name}" for name in DIRECTIONS]
-    amounts = [f" by {n} dB" for n in _numbers(24)]
-    gains = [f" with {n} dB" for n in ["0", *_numbers(24), *(f"-{n}" for n in _numbers(24))]]
-    shifts = [f" by {sign}{n / 10:g} seconds" for n in range(1, 101) for sign in ("", "-")]
-    levels = [f" with reverb level {n}" for n in _numbers(10)]
-    colours = [f" to be more {timbre.value}" for timbre in Timbre]
+    names, new_names = _folded(existing), _folded(addable)
+    if not names and not new_names and free is None:
+        raise ValueError("a plan needs a sound to change or to add, or leave to ask")
 
-    def join(start: int, options: Sequence[str], end: int) -> None:
+    def join(start: int, options: Iterable[str], end: int) -> None:
         for option in options:
             automaton.path(start, tokenize(option), end)
 
-    def line(start: int, end: int) -> None:
-        def named(verb: str, tails: Sequence[str], *, place_first: bool = True) -> None:
-            before, after = automaton.state(), automaton.state()
-            automaton.path(start, tokenize(verb), before)
-            join(before, [f" {name}" for name in names], after)
-            if not tails:
-                placed = automaton.state()
-                join(after, places, placed)
-                automaton.path(after, line_feed, end)
-                automaton.path(placed, line_feed, end)
-                return
-            done = automaton.state()
-            join(after, tails, done)
-            if place_first:
-                placed = automaton.state()
-                join(after, places, placed)
-                join(placed, tails, done)
-            automaton.path(done, line_feed, end)
-
-        if names:
-            named("remove", ())
-            named("extract", ())
-            named("turn up", amounts)
-            named("turn down", amounts)
-            named("change", goals)
-            named("shift", shifts)
-            named("reverb", levels)
-            named("change the timbre of", colours)
+    def join_names(verb: str, start: int, options: Sequence[str]) -> int | None:
+        spelled = [spelling for name in options if (spelling := spelled_name(verb, name)) is not None]
+        if not spelled:
+            return None
         before, after = automaton.state(), automaton.state()
-        placed, levelled = automaton.state(), automaton.state()
-        automaton.path(start, tokenize("add"), before)
-        join(before, [f" {name}" for name in new_names], after)
-        join(after, places, placed)
-        join(placed, gains, levelled)
-        automaton.path(levelled, line_feed, end)
+        automaton.path(start, tokenize(verb), before)
+        join(before, [f" {spelling}" for spelling in spelled], after)
+        return after
+
+    def line(start: int, end: int) -> None:
+        for verb, tails in VERBS.items():
+            after = join_names(verb, start, names)
+            if after is None:
+                continue
+            placed = automaton.state()
+            join(after, PLACES, placed)
+            done = automaton.state()
+            for here in (after, placed):
+                if tails == ("",):
+                    automaton.path(here, line_feed, end)
+                else:
+                    join(here, tails, done)
+            automaton.path(done, line_feed, end)
+        after = join_names("add", start, new_names)
+        if after is not None:
+            placed, levelled = automaton.state(), automaton.state()
+            join(after, PLACES, placed)
+            join(placed, GAINS, levelled)
+            automaton.path(levelled, line_feed, end)
+
+    def sentence(start: int, word: str, free: FreeText) -> int:
+        opening, spaced, text, end = (automaton.state() for _ in range(4))
+        automaton.path(start, tokenize(word), opening)
+        automaton.wide[opening] = [(free.openings, text), (free.space, spaced)]
+        automaton.wide[spaced] = [(free.words, text)]
+        automaton.wide[text] = [(free.inner, text)]
+        automaton.path(text, line_feed, end)
+        return end
 
     # The first line must be a step (or a question); after each line the plan may end.
     here = START
@@ -162,12 +257,10 @@ def plan_automaton(
         line(here, following)
         automaton.moves[following][end_token].add(ACCEPT)
         here = following
-    if allow_question:
-        question, choice, between = automaton.state(), automaton.state(), automaton.state()
-        feed = line_feed[0]
-        automaton.path(START, tokenize("ask"), question)
-        automaton.free[question] = (feed, between)
-        automaton.path(between, tokenize("or"), choice)
-        automaton.free[choice] = (feed, between)
-        automaton.moves[between][end_token].add(ACCEPT)
+    if free is not None:
+        here = sentence(START, "ask", free)
+        for count in range(1, CHOICES[1] + 1):
+            here = sentence(here, "or", free)
+            if count >= CHOICES[0]:
+                automaton.moves[here][end_token].add(ACCEPT)
     return automaton

@@ -16,7 +16,7 @@ import torch
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.events import Heard
-from smartdj_agent.grammar import ACCEPT, START, plan_automaton
+from smartdj_agent.grammar import ACCEPT, START, FreeText, free_text, plan_automaton
 from smartdj_agent.models.planner_lm import EventToken, PlannerLM, prompt_text
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.models.weights import role_folder
@@ -91,6 +91,15 @@ class Planner:
         loaded: dict[str, dict[str, object]] = json.loads(path.read_text(encoding="utf-8"))
         return loaded
 
+    @cached_property
+    def free_text(self) -> FreeText:
+        """What a question may be written with."""
+        tokenizer = self.model.tokenizer
+        special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+        # Byte-level pieces write ASCII as it is and a space as Ġ; decoding all of them one by one takes seconds.
+        pieces = {token: piece.replace("Ġ", " ") for piece, token in tokenizer.get_vocab().items()}
+        return free_text({t: piece for t, piece in pieces.items() if piece.isascii() and t not in special})
+
     def words(self, label: str) -> tuple[str, ...]:
         """All wordings of a label, itself first."""
         entry = self.vocabulary.get(label)
@@ -144,7 +153,7 @@ class Planner:
             present | mentioned,
             (known | mentioned) - present,
             max_steps=MAX_STEPS,
-            allow_question=True,
+            free=self.free_text,
         )
         ids = torch.tensor([tokenize(prompt_text(events, instruction))], device=self.device)
         if events:
@@ -160,13 +169,10 @@ class Planner:
         emitted: list[Step] = []
         asking = False
         for _ in range(MAX_TOKENS):
-            logits = output.logits[0, -1].float().cpu()
-            allowed = automaton.allowed(states)
-            if allowed is not None:
-                masked = torch.full_like(logits, -torch.inf)
-                index = torch.tensor(sorted(allowed))
-                masked[index] = logits[index]
-                logits = masked
+            scores = output.logits[0, -1].float().cpu()
+            logits = torch.full_like(scores, -torch.inf)
+            index = torch.tensor(sorted(automaton.allowed(states)))
+            logits[index] = scores[index]
             if seed == 0:
                 token = int(logits.argmax())
             else:

@@ -224,7 +224,7 @@ class ListenerTask:
                 if slot < self.queries - 1:
                     targets[index, slot] = scene.stems[slot]
                     text = self._word(event.label, rng, plain)
-                    if not plain and rng.random() < 0.2:
+                    if not plain and rng.random() < 0.35:
                         text = f"{text} at {direction}"
                     asked.append(text)
             while len(asked) < self.queries:

@@ -59,6 +59,7 @@ class Batch:
     placed_scene: Tensor
     placed_truth: Tensor
     placed_frames: Tensor
+    placed_classes: Tensor
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,15 @@ class ListenerTask:
         start = settings.get("start_from")
         if start:
             self.model.load_state_dict(Listener.from_pretrained(start).state_dict())
+            self._centre_presence()
         self.validation = self._validation(int(settings["data"]["validation_scenes"]))
+
+    @torch.no_grad()
+    def _centre_presence(self) -> None:
+        """Set the bias so that a name is as rarely heard as it is there: the first stage left it anywhere."""
+        batch = self.clips(self.train, np.random.default_rng(0), 16, NONE)
+        names, _ = self.clip_scores(batch)
+        self.model.logit_bias.fill_(-5.0 - float(names.mean()))
 
     def _validation(self, count: int) -> list[Batch]:
         batches: list[Batch] = []
@@ -207,6 +216,7 @@ class ListenerTask:
         placed_scene: list[int] = []
         placed_truth: list[float] = []
         placed_frames: list[np.ndarray] = []
+        placed_classes: list[int] = []
         for index, scene in enumerate(scenes):
             asked: list[str] = []
             present = {event.label for event in scene.events}
@@ -221,6 +231,7 @@ class ListenerTask:
                     placed_scene.append(index)
                     placed_truth.append(float(name == direction))
                     placed_frames.append(activity)
+                    placed_classes.append(row)
                 if slot < self.queries - 1:
                     targets[index, slot] = scene.stems[slot]
                     text = self._word(event.label, rng, plain)
@@ -243,6 +254,7 @@ class ListenerTask:
             torch.tensor(placed_scene, device=self.device),
             torch.tensor(placed_truth, device=self.device),
             torch.from_numpy(np.stack(placed_frames)).to(self.device),
+            torch.tensor(placed_classes, device=self.device),
         )
 
     def _word(self, label: str, rng: np.random.Generator, plain: bool) -> str:
@@ -289,12 +301,24 @@ class ListenerTask:
         pooled = torch.einsum("pt,pte->pe", frames, embedded[batch.placed_scene])
         direction = (pooled * placed).sum(-1) * model.logit_scale.exp() + model.logit_bias
         direction_loss = functional.binary_cross_entropy_with_logits(direction, batch.placed_truth)
+        # Which name fits best is a sharper question than whether one fits; it also keeps what the first stage learned.
+        truly = batch.placed_truth > 0
+        names = pooled[truly] @ vocabulary.T * model.logit_scale.exp()
+        others = batch.active.amax(-1)[batch.placed_scene[truly]].bool()
+        own = functional.one_hot(batch.placed_classes[truly], len(self.labels)).bool()
+        name_loss = functional.cross_entropy(
+            names.masked_fill(others & ~own, -torch.inf), batch.placed_classes[truly]
+        )
         loss = (
-            mask_loss + self.weights["presence"] * presence_loss + self.weights["direction"] * direction_loss
+            mask_loss
+            + self.weights["presence"] * presence_loss
+            + self.weights["direction"] * direction_loss
+            + self.weights["name"] * name_loss
         )
         return loss, {
             "mask": float(mask_loss.detach()),
             "presence": float(presence_loss.detach()),
+            "name": float(name_loss.detach()),
             "direction": float(direction_loss.detach()),
         }
 

@@ -108,7 +108,8 @@ def load_network(preset: str, role: str, device: str = "cpu") -> Any:
             folder, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
         )
         # diffusers only warns of these and leaves random numbers in their place.
-        wrong = sorted(str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report[kind])
+        kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+        wrong = sorted(str(key) for kind in kinds for key in report[kind])
         if wrong:
             raise ValueError(f"{len(wrong)} tensors are missing, unknown or of another shape, such as {wrong[0]}")
     except (SafetensorError, OSError, ValueError, RuntimeError, EOFError) as error:

@@ -97,7 +97,9 @@ def guided(conditional: Tensor, unconditional: Tensor, scale: float, rescale: fl
     """Classifier-free guidance with rescaling (Lin et al. 2024, eq. 15–16); deviations over all but the batch axis."""
     mixed = unconditional + scale * (conditional - unconditional)
     axes = tuple(range(1, conditional.ndim))
-    ratio = conditional.std(dim=axes, keepdim=True) / mixed.std(dim=axes, keepdim=True)
+    deviation = mixed.std(dim=axes, keepdim=True)
+    # A constant prediction has nothing to rescale.
+    ratio = torch.where(deviation > 0, conditional.std(dim=axes, keepdim=True) / deviation, 1.0)
     return rescale * mixed * ratio + (1 - rescale) * mixed
 
 

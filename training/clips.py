@@ -8,6 +8,8 @@ taken as the manifest states them: nothing here ever moves a clip from one split
 from __future__ import annotations
 
 import csv
+import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,19 +118,30 @@ class ClipStore:
 
     @classmethod
     def open(cls, folders: Sequence[Path], split: str, cache: Path | None = None) -> ClipStore:
-        """Load one split of several clip folders; `cache` names a folder for the packed float16 copy."""
+        """Load one split of several clip folders; `cache` names a folder for the packed float16 copy.
+
+        The copy's name holds a digest of the clips' paths and sizes, so that another order or other files make another.
+        """
         clips = [clip for folder in folders for clip in read_manifest(folder)]
         if cache is None:
             return cls(clips, split)
-        packed = cache / f"{'-'.join(folder.name for folder in folders)}-{split}.npz"
+        kept = [clip for clip in clips if clip.split == split]
+        listing = "\n".join(f"{clip.path.resolve()} {clip.path.stat().st_size}" for clip in kept)
+        digest = hashlib.sha256(listing.encode()).hexdigest()[:12]
+        packed = cache / f"{'-'.join(folder.name for folder in folders)}-{split}-{digest}.npz"
         if not packed.exists():
-            store = [load_mono(clip.path).astype(np.float16) for clip in clips if clip.split == split]
+            store = [load_mono(clip.path).astype(np.float16) for clip in kept]
             cache.mkdir(parents=True, exist_ok=True)
-            lengths = np.array([len(samples) for samples in store])
-            np.savez(packed, samples=np.concatenate(store), lengths=lengths)
+            lengths = np.array([len(samples) for samples in store], np.int64)
+            temporary = packed.with_name(f".{packed.stem}-{os.getpid()}.npz")
+            try:
+                np.savez(temporary, samples=np.concatenate([np.zeros(0, np.float16), *store]), lengths=lengths)
+                os.replace(temporary, packed)
+            finally:
+                temporary.unlink(missing_ok=True)
         with np.load(packed) as data:
-            audio = np.split(data["samples"], np.cumsum(data["lengths"])[:-1])
-        return cls(clips, split, audio)
+            samples, lengths = data["samples"], data["lengths"]
+        return cls(clips, split, [samples[end - n : end] for n, end in zip(lengths, np.cumsum(lengths), strict=True)])
 
     def __len__(self) -> int:
         return len(self.clips)

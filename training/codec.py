@@ -133,7 +133,8 @@ class CodecTask:
         flat = mean.float().permute(1, 0, 2).flatten(1)
         self.model.register_to_config(
             latent_mean=[round(v, 5) for v in flat.mean(1).tolist()],
-            latent_std=[round(v, 5) for v in flat.std(1).tolist()],
+            # A feature that the KL term switched off must not be divided by zero.
+            latent_std=[round(max(v, 1e-3), 5) for v in flat.std(1).tolist()],
         )
         self.model.save_pretrained(folder)
         self.model.register_to_config(latent_mean=None, latent_std=None)

@@ -89,13 +89,15 @@ def read_config(path: Path) -> tuple[LoopConfig, dict[str, Any]]:
     Raises
     ------
     ValueError
-        If the ``loop`` section has unknown keys.
+        If the ``loop`` section has unknown keys, or text where a number belongs.
     """
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     loop = settings.pop("loop")
     known = {field.name for field in fields(LoopConfig)}
     if unknown := set(loop) - known:
         raise ValueError(f"{path}: unknown keys in loop: {sorted(unknown)}; known are {sorted(known)}")
+    if texts := sorted(name for name, value in loop.items() if isinstance(value, str)):
+        raise ValueError(f"{path}: {texts} in loop are text; YAML takes 1e-3 for text, write 1.0e-3")
     if "betas" in loop:
         loop["betas"] = tuple(loop["betas"])
     return LoopConfig(**loop), settings

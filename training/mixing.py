@@ -157,9 +157,10 @@ def laid_out(
         end = n_samples if rng.random() < 0.7 else int(onset + rng.uniform(0.4, 1.0) * (n_samples - onset))
         while position < end - fade:
             piece = piece[: end - position].copy()
-            if len(piece) > 2 * fade:
-                piece[:fade] *= ramp
-                piece[-fade:] *= ramp[::-1]
+            # The last piece may be too short for two whole fades.
+            tail = min(fade, len(piece) - fade)
+            piece[:fade] *= ramp
+            piece[len(piece) - tail :] *= np.linspace(0, 1, tail, dtype=np.float32)[::-1]
             line[position : position + len(piece)] += piece
             onsets.append(position)
             position += max(len(piece) - fade, fade + 1)
@@ -167,7 +168,7 @@ def laid_out(
     else:
         position = int(rng.uniform(0, max(1.0, n_samples - 0.5 * min(len(samples), n_samples))))
         for _ in range(int(rng.choice([1, 1, 2, 3, 4]))):
-            if position >= n_samples - 240:
+            if onsets and position >= n_samples - 240:
                 break
             piece = samples[: n_samples - position]
             line[position : position + len(piece)] += piece

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -103,7 +104,14 @@ def load_network(preset: str, role: str, device: str = "cpu") -> Any:
     """
     folder = role_folder(preset, role)
     try:
-        model = ROLES[role].from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
+        model, report = ROLES[role].from_pretrained(
+            folder, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
+        )
+        # diffusers only warns of these and leaves random numbers in their place.
+        kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+        wrong = sorted(str(key) for kind in kinds for key in report[kind])
+        if wrong:
+            raise ValueError(f"{len(wrong)} tensors are missing, unknown or of another shape, such as {wrong[0]}")
     except (SafetensorError, OSError, ValueError, RuntimeError, EOFError) as error:
         raise SmartDJError(
             ErrorCode.MODEL_CORRUPT,
@@ -210,7 +218,7 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], name: str) -> None
         MODEL_MISMATCH naming the first keys that differ.
     """
     own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    given = {key: tuple(value.shape) for key, value in state.items()}
+    given = {key: tuple(value.shape) for key, value in state.items() if isinstance(value, Tensor)}
     if own != given:
         missing = sorted(own.keys() - given.keys())[:3]
         unknown = sorted(given.keys() - own.keys())[:3]
@@ -265,31 +273,47 @@ def verify_vectors(folder: Path) -> list[TensorDifference]:
         )
     results: list[TensorDifference] = []
     for path in paths:
-        if path.suffix == ".json":
-            results += _verify_shapes(path)
-            continue
-        metadata, tensors = _read_vectors(path)
-        if "in.audio" in tensors:
-            outputs = _run_codec(path.name, metadata, tensors)
-        elif "in.noise" in tensors:
-            outputs = {"out.latent": _run_sampling(path, metadata, tensors)}
-        elif "in.x" in tensors:
-            model = editor_from_release(json.loads(metadata["config"]))
-            load_strictly(model, _state(tensors), path.name)
-            noisy, source = tensors["in.x"].chunk(2, dim=1)
-            outputs = {"out.y": model.eval()(noisy, source, tensors["in.timesteps"], tensors["in.context"])}
-        else:
+        try:
+            results += _verify_shapes(path) if path.suffix == ".json" else _verify_tensors(path)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise SmartDJError(
+                ErrorCode.MODEL_CORRUPT, f"{path.name} can't be read: {error}.", "Fetch the vector file again."
+            ) from error
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            what = str(error).splitlines()[0][:160]
             raise SmartDJError(
                 ErrorCode.MODEL_MISMATCH,
-                f"{path.name} holds none of in.audio, in.x and in.noise.",
-                "Only vector files of the codec, the editor and its denoising loop are known.",
-            )
-        results += [
-            TensorDifference(path.name, name, _difference(outputs[name], tensors[name]))
-            for name in sorted(tensors)
-            if name.startswith("out.")
-        ]
+                f"{path.name} is not laid out as a vector file: {type(error).__name__} {what}.",
+                "Look at the documentation of `verify_vectors` for what such a file holds.",
+            ) from error
     return results
+
+
+def _verify_tensors(path: Path) -> list[TensorDifference]:
+    metadata, tensors = _read_vectors(path)
+    if "in.audio" in tensors:
+        outputs = _run_codec(path.name, metadata, tensors)
+    elif "in.noise" in tensors:
+        outputs = {"out.latent": _run_sampling(path, metadata, tensors)}
+    elif "in.x" in tensors:
+        model = editor_from_release(json.loads(metadata["config"]))
+        load_strictly(model, _state(tensors), path.name)
+        noisy, source = tensors["in.x"].chunk(2, dim=1)
+        outputs = {"out.y": model.eval()(noisy, source, tensors["in.timesteps"], tensors["in.context"])}
+    else:
+        raise SmartDJError(
+            ErrorCode.MODEL_MISMATCH,
+            f"{path.name} holds none of in.audio, in.x and in.noise.",
+            "Only vector files of the codec, the editor and its denoising loop are known.",
+        )
+    given = sorted(name for name in tensors if name.startswith("out."))
+    if not given or set(given) - outputs.keys():
+        raise SmartDJError(
+            ErrorCode.MODEL_MISMATCH,
+            f"{path.name} holds the outputs {given}; known are {sorted(outputs)}.",
+            "A vector file says what the network returns.",
+        )
+    return [TensorDifference(path.name, name, _difference(outputs[name], tensors[name])) for name in given]
 
 
 def _verify_shapes(path: Path) -> list[TensorDifference]:
@@ -390,41 +414,59 @@ def import_released(files: Sequence[Path], preset: str = "paper") -> list[ModelI
     SmartDJError
         MODEL_MISSING, MODEL_CORRUPT or MODEL_MISMATCH.
     """
-    for file in files:
-        if not file.is_file():
-            raise SmartDJError(ErrorCode.MODEL_MISSING, f"There is no file {file}.", "Check the path.")
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise SmartDJError(
-                ErrorCode.MODEL_CORRUPT,
-                f"{file.name} can't be read as a checkpoint: {str(error).splitlines()[0][:120]}",
-                "Use the released files smartdj_editor.pt and 24k_mono_latent64.ckpt, unchanged.",
-            ) from error
-        model: Any
-        if "model" in content:
-            role, state = "editor", content["model"]
-            model = EditDiT()
-        elif "state_dict" in content:
-            role = "codec"
-            state = {
-                key.removeprefix("autoencoder."): value
-                for key, value in content["state_dict"].items()
-                if key.startswith("autoencoder.")
-            }
-            model = Codec()
-        else:
-            raise SmartDJError(
-                ErrorCode.MODEL_MISMATCH,
-                f"{file.name} holds neither an editor nor a codec.",
-                "Use the released files smartdj_editor.pt and 24k_mono_latent64.ckpt.",
-            )
-        load_strictly(model, state, file.name)
-        target = user_folder() / preset / role
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{role}-", dir=target.parent))
-        model.save_pretrained(temporary)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
+    preset_folder = user_folder() / preset
+    staged: list[tuple[Path, Path]] = []
+    try:
+        for file in files:
+            role, model = _read_release(file)
+            preset_folder.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{role}-", dir=preset_folder))
+            staged.append((temporary, preset_folder / role))
+            model.save_pretrained(temporary)
+        for temporary, target in staged:
+            if target.exists():
+                shutil.rmtree(target)
+            os.replace(temporary, target)
+    except OSError as error:
+        code = ErrorCode.DISK_FULL if error.errno == errno.ENOSPC else ErrorCode.OUTPUT_UNWRITABLE
+        raise SmartDJError(
+            code, f"{preset_folder} can't be written: {error.strerror}.", "Make room, or set SMARTDJ_MODELS."
+        ) from error
+    finally:
+        for temporary, _ in staged:
+            shutil.rmtree(temporary, ignore_errors=True)
     return [info for info in list_installed() if info.preset == preset]
+
+
+def _read_release(file: Path) -> tuple[str, Any]:
+    """Role and network of one of the authors' checkpoint files."""
+    if not file.is_file():
+        raise SmartDJError(ErrorCode.MODEL_MISSING, f"There is no file {file}.", "Check the path.")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        what = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise SmartDJError(
+            ErrorCode.MODEL_CORRUPT,
+            f"{file.name} can't be read as a checkpoint: {what}",
+            "Use the released files smartdj_editor.pt and 24k_mono_latent64.ckpt, unchanged.",
+        ) from error
+    model: Any
+    content = content if isinstance(content, dict) else {}
+    if isinstance(content.get("model"), dict):
+        role, state, model = "editor", content["model"], EditDiT()
+    elif isinstance(content.get("state_dict"), dict):
+        role, model = "codec", Codec()
+        state = {
+            key.removeprefix("autoencoder."): value
+            for key, value in content["state_dict"].items()
+            if key.startswith("autoencoder.")
+        }
+    else:
+        raise SmartDJError(
+            ErrorCode.MODEL_MISMATCH,
+            f"{file.name} holds neither an editor nor a codec.",
+            "Use the released files smartdj_editor.pt and 24k_mono_latent64.ckpt.",
+        )
+    load_strictly(model, state, file.name)
+    return role, model

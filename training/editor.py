@@ -89,7 +89,8 @@ class EditorTask:
             spelled = example.instruction if rng.random() < 0.5 else format_step(example.steps[0])
             texts.append("" if drop and rng.random() < self.text_drop else spelled)
         wave = torch.from_numpy(np.stack(waves)).to(self.device)
-        latents = self.codec.encode_stereo(wave).unflatten(0, (size, 2))
+        with torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16):
+            latents = self.codec.encode_stereo(wave).float().unflatten(0, (size, 2))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         noise = torch.randn(latents[:, 0].shape, generator=generator).to(self.device)
         timesteps = torch.randint(0, TRAIN_STEPS, (size,), generator=generator).to(self.device)

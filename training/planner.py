@@ -94,6 +94,16 @@ def answer_text(written: Design) -> str:
     return plan_text(written.steps)
 
 
+def sound_names(knowledge: SceneKnowledge) -> dict[str, dict[str, object]]:
+    """All names that a plan may use: label → noun and wordings, those of the scenes ("seagulls squawking") too."""
+    words = {label: dict.fromkeys(knowledge.words(label)) for label in knowledge.labels}
+    for split in ("train", "valid", "test"):
+        for scene in knowledge.scenes(split):
+            for entry in scene.belongs:
+                words[knowledge.like(entry)].setdefault(entry.label)
+    return {label: {"noun": knowledge.noun(label), "words": list(words[label])} for label in sorted(words)}
+
+
 class PlannerTask:
     """Designs in, next-token loss out."""
 
@@ -153,11 +163,8 @@ class PlannerTask:
     def save(self, folder: Path) -> None:
         """Write LoRA, adapter and the vocabulary that decoding is constrained to."""
         self.model.save(folder)
-        vocabulary = {
-            label: {"noun": self.knowledge.noun(label), "words": list(self.knowledge.words(label))}
-            for label in self.labels
-        }
-        (folder / "vocabulary.json").write_text(json.dumps(vocabulary, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(sound_names(self.knowledge), indent=1)
+        (folder / "vocabulary.json").write_text(text + "\n", encoding="utf-8")
 
 
 def check_readable(example: PlanExample) -> bool:

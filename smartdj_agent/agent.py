@@ -11,11 +11,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from smartdj_agent import __version__
 from smartdj_agent.audio import Audio, audio_sha256
-from smartdj_agent.editor import MODES, Editor, StepOutcome, StepProgress, choose_device, elapsed_factor
+from smartdj_agent.editor import MODES, Chain, Editor, StepOutcome, StepProgress, choose_device, elapsed_factor
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.events import (
     Event,
@@ -144,14 +143,14 @@ class Agent:
         steps = plan.enabled_steps()
         began = time.monotonic()
         current = audio
-        latents: tuple[Tensor, ...] = ()
+        chain: Chain | None = None
         for index, plan_step in enumerate(steps):
             yield StepStarted(index, len(steps), plan_step, self.device)
             started = time.monotonic()
             run = (
                 self.editor.preserve(current, plan_step.step, seed=seed + index)
                 if mode == "preserve"
-                else self.editor.generate(current, plan_step.step, seed=seed + index, latents=latents)
+                else self.editor.generate(current, plan_step.step, seed=seed + index, chain=chain)
             )
             outcome: StepOutcome | None = None
             for item in run:
@@ -164,7 +163,7 @@ class Agent:
                     outcome = item
             assert outcome is not None
             current = replace(current, samples=outcome.samples)
-            latents = outcome.latents
+            chain = outcome.chain
             for code, message, hint in outcome.warnings:
                 yield Notice(code, message, hint)
             rate = audio.sample_rate

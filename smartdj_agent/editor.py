@@ -11,7 +11,7 @@ latent; a plan is chained in latent space. All of the recording passes through t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -54,6 +54,22 @@ class StepProgress:
 
 
 @dataclass(frozen=True)
+class Chain:
+    """A recording in latent space, between two steps of a plan.
+
+    Attributes
+    ----------
+    latents
+        One per window, shape (1, latent_dim, T).
+    peak
+        What the samples were divided by before encoding: as the release does, only what is beyond full scale.
+    """
+
+    latents: tuple[Tensor, ...]
+    peak: float
+
+
+@dataclass(frozen=True)
 class StepOutcome:
     """A step's result.
 
@@ -69,8 +85,8 @@ class StepOutcome:
         Stretches (first, past the last sample) in which the output may differ from the input.
     warnings
         (code, message, hint) for the person.
-    latents
-        Generate mode: the windows' edited latents, for the next step of the plan.
+    chain
+        Generate mode: where the next step of the plan goes on.
     """
 
     samples: np.ndarray
@@ -78,7 +94,7 @@ class StepOutcome:
     confidence: float
     spans: tuple[tuple[int, int], ...]
     warnings: tuple[tuple[str, str, str], ...] = field(default=())
-    latents: tuple[Tensor, ...] = field(default=(), repr=False)
+    chain: Chain | None = field(default=None, repr=False)
 
 
 class Editor:
@@ -256,7 +272,7 @@ class Editor:
             yield item if isinstance(item, StepProgress) else self.decode(item, silence.shape[1]).mean(axis=0)
 
     def generate(
-        self, audio: Audio, step: Step, *, seed: int, latents: Sequence[Tensor] = ()
+        self, audio: Audio, step: Step, *, seed: int, chain: Chain | None = None
     ) -> Iterator[StepProgress | StepOutcome]:
         """Carry out one step by the diffusion transformer, window by window; the last item is the outcome.
 
@@ -265,37 +281,36 @@ class Editor:
 
         Parameters
         ----------
-        latents
-            The windows' latents after the step before, from its outcome. With them the plan is chained in latent
-            space: the recording is encoded once, so that errors of the codec don't add up.
+        chain
+            From the outcome of the step before. With it the plan is chained in latent space: the recording is encoded
+            once, so that errors of the codec don't add up.
         """
         samples, rate = audio.samples, audio.sample_rate
         # A few samples at a high rate are none at the codec's; it needs one.
         length_24k = max(1, round(audio.n_samples * SAMPLE_RATE / rate))
         windows = window_starts(length_24k, SAMPLE_RATE)
-        if not latents:
+        if chain is None:
             stereo = resample(to_stereo(samples.astype(np.float32, copy=False)), rate, SAMPLE_RATE)
             stereo = np.pad(stereo, ((0, 0), (0, max(0, length_24k - stereo.shape[1]))))
-            # As the release does: only what is beyond full scale is scaled down.
-            stereo /= max(1.0, float(np.max(np.abs(stereo), initial=0.0)))
-            latents = [self.encode(stereo[:, start:stop]) for start, stop in windows]
+            peak = max(1.0, float(np.max(np.abs(stereo), initial=0.0)))
+            chain = Chain(tuple(self.encode(stereo[:, start:stop] / peak) for start, stop in windows), peak)
         text = self.conditioning(format_step(step))
         result = np.zeros((2, length_24k), np.float32)
         fade = SAMPLE_RATE
-        chained: list[Tensor] = []
-        for index, ((start, stop), latent) in enumerate(zip(windows, latents, strict=True)):
+        edited_latents: list[Tensor] = []
+        for index, ((start, stop), latent) in enumerate(zip(windows, chain.latents, strict=True)):
             low, high = index / len(windows), (index + 1) / len(windows)
             for item in self._edited(latent, text, 1000 * seed + index, low, high):
                 if isinstance(item, StepProgress):
                     yield item
                     continue
-                chained.append(item)
+                edited_latents.append(item)
                 edited = self.decode(item, stop - start)
                 if index > 0:
                     edited[:, :fade] *= np.linspace(0, 1, min(fade, stop - start), dtype=np.float32)
                 if index < len(windows) - 1:
                     edited[:, -fade:] *= np.linspace(1, 0, min(fade, stop - start), dtype=np.float32)
-                result[:, start:stop] += edited
+                result[:, start:stop] += edited * chain.peak
         length = audio.n_samples
         back = resample(result, SAMPLE_RATE, rate)
         back = np.pad(back, ((0, 0), (0, max(0, length - back.shape[1]))))[:, :length]
@@ -304,7 +319,7 @@ class Editor:
             output[0] = back.mean(axis=0)
         else:
             output[:2] = back
-        yield StepOutcome(output, "generated", 0.5, ((0, length),), latents=tuple(chained))
+        yield StepOutcome(output, "generated", 0.5, ((0, length),), chain=Chain(tuple(edited_latents), chain.peak))
 
     @torch.inference_mode()
     def encode(self, stereo: np.ndarray) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -306,9 +307,17 @@ def test_generate_reports_each_denoising_step_and_can_be_stopped(monkeypatch: py
 
 def test_generated_windows_fade_into_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """With networks that change nothing, 25 s in three windows come back without seams."""
-    monkeypatch.setattr(editor_module.Editor, "_denoised", lambda self, stereo, *_: iter([stereo]))
+    monkeypatch.setattr(editor_module.Editor, "encode", lambda self, stereo: torch.from_numpy(stereo.copy())[None])
+    monkeypatch.setattr(editor_module.Editor, "decode", lambda self, latent, n_samples: latent[0].numpy().copy())
+    monkeypatch.setattr(editor_module.Editor, "conditioning", lambda self, text: None)
+    monkeypatch.setattr(editor_module.Editor, "_edited", lambda self, latent, *_: iter([latent]))
     audio = Audio(noise(2, 25.0, 24000) * 20, 24000)  # beyond full scale, so that scaling is seen as well
     editor = known_editor()
     (outcome,) = editor.generate(audio, parse_step(MASKED[0]), seed=0)
     assert isinstance(outcome, StepOutcome)
     assert np.max(np.abs(outcome.samples - audio.samples)) < 1e-5
+    assert outcome.chain is not None
+    assert len(outcome.chain.latents) == 3
+    (again,) = editor.generate(audio, parse_step(MASKED[0]), seed=0, chain=outcome.chain)
+    assert isinstance(again, StepOutcome)
+    np.testing.assert_array_equal(again.samples, outcome.samples)

@@ -316,4 +316,4 @@ def test_shipped_settings(path: Path) -> None:
     config, rest = read_config(path)
     assert config.steps > config.warmup_steps
     assert isinstance(config.learning_rate, float)
-    assert {"data", "model"} <= rest.keys() <= {"data", "model", "loss", "start_from"}
+    assert {"data", "model"} <= rest.keys() <= {"data", "model", "loss", "start_from", "stage"}

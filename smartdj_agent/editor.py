@@ -39,7 +39,7 @@ MODES: tuple[Mode, ...] = ("preserve", "generate")
 
 LIBRARY_SIMILARITY = 0.5
 """Similarity of the best library label from which on its sound stands for what was asked."""
-ABSENT = 0.1
+ABSENT = 0.06
 """Confidence below which a sound counts as absent: the recording stays as it is."""
 UNSURE = 0.3
 """Confidence below which the person is warned."""

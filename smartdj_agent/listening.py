@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,12 +16,83 @@ from smartdj_agent.separation import apply_mask, estimate_mask, window_starts
 from smartdj_agent.spatial import measure_azimuth
 
 MAX_SOUNDS = 6
-MIN_CONFIDENCE = 0.12
+CANDIDATES = 16
+"""How many of the likeliest names are tried as masks."""
+SLOPE, OFFSET = 1.0, 0.0
+"""Confidence = sigmoid(SLOPE·ln(score) + OFFSET), fitted on validation scenes by `python -m training.calibration`.
+
+Among findings of confidence 0.2, one in five was right.
+"""
+MIN_CONFIDENCE = 0.05
 SAME_SOUND = 0.8
 """Sentence similarity above which two labels name the same thing, so that only the surer is reported."""
 
 
+@dataclass(frozen=True)
+class Finding:
+    """A name that may be heard.
+
+    Attributes
+    ----------
+    index
+        Row of the labels.
+    score
+        Presence times the share of power that the name's mask takes where it is surest; of no unit.
+    azimuth_deg
+        Direction of what the mask takes; None for mono recordings.
+    first, last
+        Frames between which it is heard.
+    """
+
+    index: int
+    score: float
+    azimuth_deg: float | None
+    first: int
+    last: int
+
+
+def confidence(score: float) -> float:
+    """How often a finding of this score is right."""
+    return float(1 / (1 + np.exp(-(SLOPE * np.log(score + 1e-6) + OFFSET))))
+
+
 @torch.inference_mode()
+def rank(
+    listener: Listener, encoder: SentenceEncoder, stereo: np.ndarray, labels: Sequence[str], *, mono: bool
+) -> list[Finding]:
+    """Rank the names that may be heard in stereo (2, n) at the listener's rate, best first."""
+    rate, hop = listener.config.sample_rate, listener.config.hop
+    device = listener.logit_scale.device
+    vectors = encoder.vectors(labels).to(device)
+    texts = listener.text_embeddings(vectors)
+    frames = stereo.shape[1] // hop + 1
+    scores = np.zeros((len(labels), frames), np.float32)
+    for start, stop in window_starts(stereo.shape[1], rate):
+        wave = torch.from_numpy(np.ascontiguousarray(stereo[:, start:stop]))[None].to(device)
+        hearing = listener.hear(listener.spectrum(wave))
+        heard = torch.sigmoid(listener.presence_logits(listener.frame_embeddings(hearing), texts)[0]).cpu().numpy()
+        first = start // hop
+        span = slice(first, min(first + heard.shape[1], frames))
+        scores[:, span] = np.maximum(scores[:, span], heard[:, : span.stop - span.start])
+    # A frame's peak may be a chance hit: half a second of evidence counts.
+    width = min(frames, 25)
+    smooth = np.stack([np.convolve(row, np.ones(width, np.float32) / width, "same") for row in scores])
+    best = smooth.max(axis=1)
+    found = []
+    for index in map(int, np.argsort(-best)[:CANDIDATES]):
+        centre = int(np.argmax(smooth[index])) * hop
+        piece = stereo[:, max(0, centre - 2 * rate) : centre + 2 * rate]
+        mask = estimate_mask(listener, piece, vectors[index])
+        azimuth = None
+        if not mono and mask.active.any():
+            azimuth = round(float(measure_azimuth(apply_mask(piece, rate, mask, listener), rate)), 1)
+        active = np.flatnonzero(smooth[index] >= 0.5 * best[index])
+        found.append(
+            Finding(index, float(best[index]) * mask.confidence, azimuth, int(active[0]), int(active[-1]))
+        )
+    return sorted(found, key=lambda finding: -finding.score)
+
+
 def listen(
     listener: Listener,
     encoder: SentenceEncoder,
@@ -37,56 +109,28 @@ def listen(
     labels
         Names to listen for.
     """
-    rate = listener.config.sample_rate
-    device = listener.logit_scale.device
+    rate, hop = listener.config.sample_rate, listener.config.hop
     stereo = resample(to_stereo(samples.astype(np.float32, copy=False)), sample_rate, rate)
-    vectors = encoder.vectors(labels).to(device)
-    texts = listener.text_embeddings(vectors)
-    seconds_per_frame = listener.config.hop / rate
-    frames = stereo.shape[1] // listener.config.hop + 1
-    scores = np.zeros((len(labels), frames), np.float32)
-    windows = window_starts(stereo.shape[1], rate)
-    for start, stop in windows:
-        wave = torch.from_numpy(np.ascontiguousarray(stereo[:, start:stop]))[None].to(device)
-        hearing = listener.hear(listener.spectrum(wave))
-        heard = torch.sigmoid(listener.presence_logits(listener.frame_embeddings(hearing), texts)[0]).cpu().numpy()
-        first = start // listener.config.hop
-        span = slice(first, min(first + heard.shape[1], frames))
-        scores[:, span] = np.maximum(scores[:, span], heard[:, : span.stop - span.start])
-    # A frame's peak may be a chance hit: half a second of evidence counts.
-    width = min(frames, 25)
-    smooth = np.stack([np.convolve(row, np.ones(width, np.float32) / width, "same") for row in scores])
-    best = smooth.max(axis=1)
-    chosen: list[int] = []
-    for index in np.argsort(-best):
-        if len(chosen) == MAX_SOUNDS or best[index] < MIN_CONFIDENCE:
+    chosen: list[Finding] = []
+    vectors = encoder.vectors(labels)
+    for finding in rank(listener, encoder, stereo, labels, mono=samples.shape[0] == 1):
+        if len(chosen) == MAX_SOUNDS or confidence(finding.score) < MIN_CONFIDENCE:
             break
-        if all(float(vectors[index] @ vectors[other]) < SAME_SOUND for other in chosen):
-            chosen.append(int(index))
-    mono = samples.shape[0] == 1
+        if all(float(vectors[finding.index] @ vectors[other.index]) < SAME_SOUND for other in chosen):
+            chosen.append(finding)
     last_s = np.floor(samples.shape[1] / sample_rate * 100 + 1e-6) / 100  # spans are rounded, but stay inside
-    found = []
-    for index in chosen:
-        active = np.flatnonzero(smooth[index] > 0.5 * best[index])
-        begin, end = active[0] * seconds_per_frame, (active[-1] + 1) * seconds_per_frame
-        centre = int(np.argmax(smooth[index])) * listener.config.hop
-        start, stop = max(0, centre - 2 * rate), min(stereo.shape[1], centre + 2 * rate)
-        piece = stereo[:, start:stop]
-        azimuth = None
-        if not mono and piece.shape[1] > rate // 4:
-            mask = estimate_mask(listener, piece, vectors[index])
-            stem = apply_mask(piece, rate, mask, listener) if mask.active.any() else piece
-            azimuth = round(float(measure_azimuth(stem, rate)), 1)
-        segment = stereo[:, active[0] * listener.config.hop : (active[-1] + 1) * listener.config.hop]
+    heard = []
+    for finding in chosen:
+        segment = stereo[:, finding.first * hop : (finding.last + 1) * hop]
         level = 10 * np.log10(float(np.mean(np.square(segment))) + 1e-12) if segment.size else -120.0
-        found.append(
+        heard.append(
             Heard(
-                label=labels[index],
-                confidence=round(float(best[index]), 3),
+                label=labels[finding.index],
+                confidence=round(confidence(finding.score), 3),
                 level_db=round(level, 1),
-                azimuth_deg=azimuth,
-                start_s=round(float(begin), 2),
-                end_s=min(round(float(end), 2), float(last_s)),
+                azimuth_deg=finding.azimuth_deg,
+                start_s=round(finding.first * hop / rate, 2),
+                end_s=min(round((finding.last + 1) * hop / rate, 2), float(last_s)),
             )
         )
-    return tuple(found)
+    return tuple(heard)

@@ -59,9 +59,8 @@ class EditorTask:
         data = settings["data"]
         folders = [Path(folder) for folder in data["folders"]]
         self.knowledge = default_knowledge()
-        # Only sounds that the designer knows by name can be asked for in its wordings.
-        self.train = ClipStore.open(folders[:1], "train", Path(data["cache"]))
-        self.valid = ClipStore.open(folders[:1], "valid", Path(data["cache"]))
+        self.train = ClipStore.open(folders, "train", Path(data["cache"]))
+        self.valid = ClipStore.open(folders, "valid", Path(data["cache"]))
         self.duration_s = float(data["duration_s"])
         self.text_drop = float(data["text_drop"])
         self.device = device

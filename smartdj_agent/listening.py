@@ -84,7 +84,7 @@ def rank(
         piece = stereo[:, max(0, centre - 2 * rate) : centre + 2 * rate]
         mask = estimate_mask(listener, piece, vectors[index])
         azimuth = None
-        if not mono and mask.active.any():
+        if not mono and mask.active.any() and piece.shape[1] > rate // 4:  # shorter says no direction
             azimuth = round(float(measure_azimuth(apply_mask(piece, rate, mask, listener), rate)), 1)
         active = np.flatnonzero(smooth[index] >= 0.5 * best[index])
         found.append(

@@ -39,6 +39,16 @@ def licence_table(folders: list[Path]) -> str:
     return "\n".join(["| licence of a training clip | clips |", "| --- | ---: |", *rows])
 
 
+def first_stage(settings: dict[str, Any]) -> list[str]:
+    """What the run that this one started from took, in a line; nothing where it started afresh."""
+    start = settings.get("start_from")
+    if not start:
+        return []
+    run = Path(start).parent
+    last = read_log(run)[-1]
+    return [f"- It started from `{run}`: {last['step']} steps, {last['samples']} examples, {last['seconds'] / 60:.0f} min"]
+
+
 def model_card(role: str, run: Path, config: Path, parameters: int) -> str:
     """Write the card's text."""
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
@@ -52,6 +62,7 @@ def model_card(role: str, run: Path, config: Path, parameters: int) -> str:
         (CARDS / f"{role}.md").read_text(encoding="utf-8").strip(),
         "## Training",
         f"- Command: `python -m training.{role} --config {config} --out {run}`",
+        *first_stage(settings),
         f"- {parameters / 1e6:.2f} million trained parameters, stored as float16",
         f"- {last['step']} of {settings['loop']['steps']} planned steps, {last['samples']} examples, "
         f"{last['seconds'] / 60:.0f} minutes on two shared CPU cores (no GPU was at hand)",

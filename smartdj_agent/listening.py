@@ -15,15 +15,15 @@ from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.separation import apply_mask, estimate_mask, window_starts
 from smartdj_agent.spatial import measure_azimuth
 
-MAX_SOUNDS = 6
+MAX_SOUNDS = 5
 CANDIDATES = 16
 """How many of the likeliest names are tried as masks."""
-SLOPE, OFFSET = 1.0, 0.0
+SLOPE, OFFSET = 0.896, -0.110
 """Confidence = sigmoid(SLOPE·ln(score) + OFFSET), fitted on validation scenes by `python -m training.calibration`.
 
 Among findings of confidence 0.2, one in five was right.
 """
-MIN_CONFIDENCE = 0.05
+MIN_CONFIDENCE = 0.03
 SAME_SOUND = 0.8
 """Sentence similarity above which two labels name the same thing, so that only the surer is reported."""
 
@@ -100,7 +100,7 @@ def listen(
     sample_rate: int,
     labels: Sequence[str],
 ) -> tuple[Heard, ...]:
-    """Report the sounds of a recording, surest first, at most six.
+    """Report the sounds of a recording, surest first, at most five.
 
     Parameters
     ----------

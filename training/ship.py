@@ -46,7 +46,8 @@ def first_stage(settings: dict[str, Any]) -> list[str]:
         return []
     run = Path(start).parent
     last = read_log(run)[-1]
-    return [f"- It started from `{run}`: {last['step']} steps, {last['samples']} examples, {last['seconds'] / 60:.0f} min"]
+    minutes = last["seconds"] / 60
+    return [f"- It started from `{run}`: {last['step']} steps, {last['samples']} examples, {minutes:.0f} min"]
 
 
 def model_card(role: str, run: Path, config: Path, parameters: int) -> str:

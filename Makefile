@@ -43,6 +43,7 @@ $(STAMP): pyproject.toml Makefile
 	touch $@
 
 demo: $(STAMP) ## Edit examples/demo.wav by one sentence, with a report page
+	@mkdir -p $(DEMO_OUTPUT)
 	$(BIN)/smartdj edit "$(DEMO_INPUT)" "$(DEMO_INSTRUCTION)" -o $(DEMO_OUTPUT)/result.wav --yes --overwrite \
 		--steps-dir $(DEMO_OUTPUT)/steps --report $(DEMO_OUTPUT)/report.html
 	@printf '\nListen: %s (before) and %s/result.wav (after); every step is in %s/steps/\nLook:   %s/report.html in a browser\n' \

@@ -12,7 +12,7 @@ from smartdj_agent.audio import resample, to_stereo
 from smartdj_agent.events import Heard
 from smartdj_agent.models.listener import Listener
 from smartdj_agent.models.text import SentenceEncoder
-from smartdj_agent.separation import apply_mask, estimate_mask, window_starts
+from smartdj_agent.separation import Mask, apply_mask, band_power, estimate_masks, window_starts
 from smartdj_agent.spatial import measure_azimuth
 
 MAX_SOUNDS = 5
@@ -24,8 +24,10 @@ SLOPE, OFFSET = 0.896, -0.110
 Among findings of confidence 0.2, one in five was right.
 """
 MIN_CONFIDENCE = 0.03
-SAME_SOUND = 0.8
-"""Sentence similarity above which two labels name the same thing, so that only the surer is reported."""
+SAME_MEANING = 0.8
+"""Sentence similarity above which two names mean the same, so that only the surer is reported."""
+SAME_POWER = 0.9
+"""Likeness (cosine of amplitudes) of what two masks take, above which both names stand for one sound."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Finding:
         Direction of what the mask takes; None for mono recordings.
     first, last
         Frames between which it is heard.
+    window
+        First sample of the window that it was asked in.
+    taken
+        Amplitudes that its mask takes of that window, flat.
     """
 
     index: int
@@ -49,6 +55,8 @@ class Finding:
     azimuth_deg: float | None
     first: int
     last: int
+    window: int
+    taken: np.ndarray
 
 
 def confidence(score: float) -> float:
@@ -67,7 +75,8 @@ def rank(
     texts = listener.text_embeddings(vectors)
     frames = stereo.shape[1] // hop + 1
     scores = np.zeros((len(labels), frames), np.float32)
-    for start, stop in window_starts(stereo.shape[1], rate):
+    windows = window_starts(stereo.shape[1], rate)
+    for start, stop in windows:
         wave = torch.from_numpy(np.ascontiguousarray(stereo[:, start:stop]))[None].to(device)
         hearing = listener.hear(listener.spectrum(wave))
         heard = torch.sigmoid(listener.presence_logits(listener.frame_embeddings(hearing), texts)[0]).cpu().numpy()
@@ -78,19 +87,42 @@ def rank(
     width = min(frames, 25)
     smooth = np.stack([np.convolve(row, np.ones(width, np.float32) / width, "same") for row in scores])
     best = smooth.max(axis=1)
-    found = []
-    for index in map(int, np.argsort(-best)[:CANDIDATES]):
-        centre = int(np.argmax(smooth[index])) * hop
-        piece = stereo[:, max(0, centre - 2 * rate) : centre + 2 * rate]
-        mask = estimate_mask(listener, piece, vectors[index])
-        azimuth = None
-        if not mono and mask.active.any() and piece.shape[1] > rate // 4:  # shorter says no direction
-            azimuth = round(float(measure_azimuth(apply_mask(piece, rate, mask, listener), rate)), 1)
-        active = np.flatnonzero(smooth[index] >= 0.5 * best[index])
-        found.append(
-            Finding(index, float(best[index]) * mask.confidence, azimuth, int(active[0]), int(active[-1]))
-        )
+    candidates = list(map(int, np.argsort(-best)[:CANDIDATES]))
+    peaks = {index: int(np.argmax(smooth[index])) * hop for index in candidates}
+    found: list[Finding] = []
+    for start, stop in windows:
+        # In the overlap of two windows a peak belongs to the later one, where it lies further from the edge.
+        end = stop if stop == windows[-1][1] else stop - rate
+        here = [index for index in candidates if start <= peaks[index] < end]
+        candidates = [index for index in candidates if index not in here]
+        if not here:
+            continue
+        piece = stereo[:, start:stop]
+        masks = estimate_masks(listener, piece, vectors[here])
+        power = band_power(listener, piece)
+        for index, mask in zip(here, masks, strict=True):
+            taken = np.sqrt(mask.share * power).ravel()
+            azimuth = None
+            if not mono and mask.active.any() and piece.shape[1] > rate // 4:  # shorter says no direction
+                centre = (peaks[index] - start) // hop
+                near = slice(max(0, centre - 100), centre + 100)
+                part = piece[:, near.start * hop : near.stop * hop]
+                local = Mask(mask.share[:, :, near], mask.active[near], mask.confidence)
+                azimuth = round(float(measure_azimuth(apply_mask(part, rate, local, listener), rate)), 1)
+            active = np.flatnonzero(smooth[index] >= 0.5 * best[index])
+            score = float(best[index]) * mask.confidence
+            found.append(Finding(index, score, azimuth, int(active[0]), int(active[-1]), start, taken))
     return sorted(found, key=lambda finding: -finding.score)
+
+
+def same_sound(first: Finding, second: Finding, vectors: torch.Tensor) -> bool:
+    """Whether two findings are the same sound under two names: near in meaning, or taking the same power."""
+    if float(vectors[first.index] @ vectors[second.index]) >= SAME_MEANING:
+        return True
+    if first.window != second.window:
+        return False
+    norms = float(np.linalg.norm(first.taken) * np.linalg.norm(second.taken))
+    return norms > 0 and float(first.taken @ second.taken) / norms >= SAME_POWER
 
 
 def listen(
@@ -116,7 +148,7 @@ def listen(
     for finding in rank(listener, encoder, stereo, labels, mono=samples.shape[0] == 1):
         if len(chosen) == MAX_SOUNDS or confidence(finding.score) < MIN_CONFIDENCE:
             break
-        if all(float(vectors[finding.index] @ vectors[other.index]) < SAME_SOUND for other in chosen):
+        if not any(same_sound(finding, other, vectors) for other in chosen):
             chosen.append(finding)
     last_s = np.floor(samples.shape[1] / sample_rate * 100 + 1e-6) / 100  # spans are rounded, but stay inside
     heard = []

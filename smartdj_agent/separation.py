@@ -76,32 +76,49 @@ def widen(active: np.ndarray, frames: int) -> np.ndarray:
     return full[frames : frames + len(active)] > 0
 
 
-@torch.inference_mode()
 def estimate_mask(listener: Listener, stereo: np.ndarray, vector: torch.Tensor) -> Mask:
-    """Ask the listener for one sound in at most one window of audio.
+    """Ask the listener for one sound in at most one window of audio; see `estimate_masks`."""
+    (mask,) = estimate_masks(listener, stereo, vector[None])
+    return mask
+
+
+def _spectrum(listener: Listener, stereo: np.ndarray) -> torch.Tensor:
+    wave = torch.from_numpy(np.ascontiguousarray(stereo, np.float32))[None]
+    return listener.spectrum(wave.to(listener.logit_scale.device))
+
+
+@torch.inference_mode()
+def band_power(listener: Listener, stereo: np.ndarray) -> np.ndarray:
+    """Power per ear, band and frame, shape (2, bands, T), of stereo (2, n) at the listener's rate."""
+    power: np.ndarray = listener.band_power(_spectrum(listener, stereo))[0].cpu().numpy()
+    return power
+
+
+@torch.inference_mode()
+def estimate_masks(listener: Listener, stereo: np.ndarray, vectors: torch.Tensor) -> list[Mask]:
+    """Ask the listener for several sounds in at most one window of audio.
 
     Parameters
     ----------
     stereo
         Shape (2, n), at the listener's rate.
-    vector
-        Sentence vector of the sound's name, shape (text_width,).
+    vectors
+        Sentence vectors of the sounds' names, shape (Q, text_width).
     """
-    device = listener.logit_scale.device
-    wave = torch.from_numpy(np.ascontiguousarray(stereo, np.float32))[None].to(device)
-    spectrum = listener.spectrum(wave)
+    spectrum = _spectrum(listener, stereo)
     hearing = listener.hear(spectrum)
-    share = torch.sigmoid(listener.mask_logits(hearing, vector[None, None].to(device))[0, 0].float())
+    shares = torch.sigmoid(listener.mask_logits(hearing, vectors[None].to(spectrum.device))[0].float())
     power = listener.band_power(spectrum)[0]
     total = power.sum(dim=(0, 1))
-    fraction = (share * power).sum(dim=(0, 1)) / (total + 1e-12)
     loud = total > total.max() * 10 ** (FLOOR_DB / 10)
-    active = ((fraction > GATE) & loud).cpu().numpy()
     hold = round(HOLD_S * listener.config.sample_rate / listener.config.hop)
-    active = widen(active, hold)
-    masked = share.cpu().numpy() * active
-    loudest = torch.topk(fraction * loud, max(1, len(fraction) // 10)).values.mean()
-    return Mask(masked, active, float(loudest) if active.any() else 0.0)
+    masks = []
+    for share in shares:
+        fraction = (share * power).sum(dim=(0, 1)) / (total + 1e-12)
+        active = widen(((fraction > GATE) & loud).cpu().numpy(), hold)
+        loudest = torch.topk(fraction * loud, max(1, len(fraction) // 10)).values.mean()
+        masks.append(Mask(share.cpu().numpy() * active, active, float(loudest) if active.any() else 0.0))
+    return masks
 
 
 def transform_size(sample_rate: int, listener: Listener) -> int:

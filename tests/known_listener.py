@@ -63,7 +63,7 @@ class KnownListener(Listener):
         frames = np.arange(hearing.shape[-1]) * self.config.hop / self.config.sample_rate
         seconds = frames + (self.calls - 1) * (WINDOW_S - OVERLAP_S)
         share = self.share(seconds, np.arange(self.config.n_bands)[:, None])
-        return torch.logit(torch.from_numpy(share).double()).expand(1, 1, 2, -1, -1)
+        return torch.logit(torch.from_numpy(share).double()).expand(1, vectors.shape[1], 2, -1, -1)
 
     def frame_embeddings(self, hearing: Tensor) -> Tensor:  # type: ignore[override]
         return torch.zeros(1, hearing.shape[-1], 8)

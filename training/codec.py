@@ -5,8 +5,6 @@ python -m training.codec --config training/configs/codec-small.yaml --out runs/c
 
 from __future__ import annotations
 
-import argparse
-import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from smartdj_agent.models.codec import (
     sample_posterior,
 )
 from training.clips import SAMPLE_RATE, ClipStore
-from training.loop import read_config, train
+from training.loop import command_line
 from training.metrics import si_sdr_db
 from training.mixing import NONE, Variation, make_scene
 from training.stft_loss import multi_resolution_loss
@@ -142,16 +140,7 @@ class CodecTask:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop (resumably) after this long")
-    arguments = parser.parse_args()
-    loop, settings = read_config(arguments.config)
-    torch.manual_seed(loop.seed)
-    task = CodecTask(settings, arguments.device)
-    train(task, loop, arguments.out, device=arguments.device, stop_after_s=60 * arguments.minutes)
+    command_line(__doc__, CodecTask)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ sampling step by zero (models.md §7.2).
 
 from __future__ import annotations
 
-import argparse
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from smartdj_agent.sampling import TRAIN_STEPS, ddim_scheduler
 from smartdj_agent.steps import format_step
 from training.clips import ClipStore
 from training.designer import default_knowledge
-from training.loop import read_config, train
+from training.loop import command_line
 from training.synthesis import ExampleKind, make_example
 
 
@@ -130,16 +128,7 @@ class EditorTask:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop (resumably) after this long")
-    arguments = parser.parse_args()
-    loop, settings = read_config(arguments.config)
-    torch.manual_seed(loop.seed)
-    task = EditorTask(settings, arguments.device)
-    train(task, loop, arguments.out, device=arguments.device, stop_after_s=60 * arguments.minutes)
+    command_line(__doc__, EditorTask)
 
 
 if __name__ == "__main__":

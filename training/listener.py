@@ -5,7 +5,6 @@ python -m training.listener --config training/configs/listener-small.yaml --out 
 
 from __future__ import annotations
 
-import argparse
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from smartdj_agent.spatial import place
 from smartdj_agent.steps import DIRECTIONS
 from training.clips import SAMPLE_RATE, ClipStore
 from training.labels import wordings
-from training.loop import read_config, train
+from training.loop import command_line
 from training.metrics import si_sdr_db
 from training.mixing import AZIMUTHS_DEG, NONE, Scene, Variation, make_scene, varied
 
@@ -392,16 +391,7 @@ class ListenerTask:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop (resumably) after this long")
-    arguments = parser.parse_args()
-    loop, settings = read_config(arguments.config)
-    torch.manual_seed(loop.seed)
-    task = ListenerTask(settings, arguments.device)
-    train(task, loop, arguments.out, device=arguments.device, stop_after_s=60 * arguments.minutes)
+    command_line(__doc__, ListenerTask)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ data as one that was not.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -227,3 +229,25 @@ def train(
         evaluate()
     log.close()
     return step
+
+
+def command_line(description: str | None, make_task: Callable[[dict[str, Any], str], Task]) -> None:
+    """Run a training script: read ``--config``, make the task on ``--device``, train into ``--out``.
+
+    Parameters
+    ----------
+    description
+        The script's docstring; its first line is shown by ``--help``.
+    make_task
+        Called with the settings outside ``loop`` and the device.
+    """
+    parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop (resumably) after this long")
+    arguments = parser.parse_args()
+    config, settings = read_config(arguments.config)
+    torch.manual_seed(config.seed)
+    task = make_task(settings, arguments.device)
+    train(task, config, arguments.out, device=arguments.device, stop_after_s=60 * arguments.minutes)

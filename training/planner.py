@@ -5,9 +5,7 @@ python -m training.planner --config training/configs/planner-small.yaml --out ru
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.plan_text import plan_text, read_plan_text
 from smartdj_agent.steps import Step
 from training.designer import Design, SceneKnowledge, ScenePresent, default_knowledge, design
-from training.loop import read_config, train
+from training.loop import command_line
 
 AZIMUTHS_DEG = (-90.0, -45.0, 0.0, 45.0, 90.0)
 
@@ -179,16 +177,7 @@ def check_readable(example: PlanExample) -> bool:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop (resumably) after this long")
-    arguments = parser.parse_args()
-    loop, settings = read_config(arguments.config)
-    torch.manual_seed(loop.seed)
-    task = PlannerTask(settings, arguments.device)
-    train(task, loop, arguments.out, device=arguments.device, stop_after_s=60 * arguments.minutes)
+    command_line(__doc__, PlannerTask)
 
 
 if __name__ == "__main__":

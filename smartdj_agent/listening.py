@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -154,7 +155,7 @@ def listen(
     heard = []
     for finding in chosen:
         segment = stereo[:, finding.first * hop : (finding.last + 1) * hop]
-        level = 10 * np.log10(float(np.mean(np.square(segment))) + 1e-12) if segment.size else -120.0
+        level = 10 * math.log10(float(np.mean(np.square(segment))) + 1e-12) if segment.size else -120.0
         heard.append(
             Heard(
                 label=labels[finding.index],

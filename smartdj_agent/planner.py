@@ -26,7 +26,15 @@ from smartdj_agent.steps import Operation, Step
 MAX_INSTRUCTION_CHARS = 2000
 MAX_STEPS = 6
 MAX_TOKENS = 220
-REPEAT_TARGET = frozenset({Operation.REMOVE, Operation.ADD, Operation.EXTRACT})
+SPOKEN_CONFIDENCE = 0.9
+CHANGES = re.compile(
+    r"\b(turn|lower|raise|reduce|boost|remove|delete|mute|cut|drop|lose|kill|quieter|louder|softer|down|up|off|out|move|pan"
+    r"|put|send|shift|delay|earlier|later|reverb|echo|muffled?|bright(er)?|dark(er)?|warm(er)?|cold(er)?|extract|isolate"
+    r"|solo|keep|only|just|without|no|less|more|rid|leave|db|decibels?)\b"
+)
+"""Words that change a sound which is there."""
+ADDS = re.compile(r"\b(add|adding|insert|include|introduce|bring in|sound like|feel like|into|place like)\b")
+"""Words by which a clause adds a sound or names a place."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ def check_instruction(instruction: str) -> str:
     if not re.search(r"\w", folded):
         raise SmartDJError(
             ErrorCode.INSTRUCTION_EMPTY,
-            "The instruction is empty.",
+            "The instruction holds no words.",
             "Say what the recording should become, for example “make this a sunny forest”.",
         )
     if len(folded) > MAX_INSTRUCTION_CHARS:
@@ -117,6 +125,21 @@ class Planner:
                 found.append(max(hits, key=len))
         return tuple(dict.fromkeys(found))
 
+    def spoken_of(self, heard: Sequence[Heard], instruction: str) -> tuple[Heard, ...]:
+        """Sounds that the person asks to change: they are there, whether the listener heard them or not.
+
+        A name counts where its clause changes something ("turn the dog down"), not where it paints a scene ("like a
+        dog park") or adds. What the listener heard under any wording of the name is not repeated.
+        """
+        known = {word for item in heard for word in self.words(item.label)}
+        clauses = re.split(r"[,;.]|\b(?:and|then|but)\b", instruction.lower())
+        names: dict[str, None] = {}
+        for clause in clauses:
+            if CHANGES.search(clause) and not ADDS.search(clause):
+                names.update(dict.fromkeys(self.named_in(clause)))
+        end = max((item.end_s for item in heard), default=10.0)
+        return tuple(Heard(name, SPOKEN_CONFIDENCE, -25.0, None, 0.0, end) for name in names if name not in known)
+
     @torch.inference_mode()
     def write(self, heard: Sequence[Heard], instruction: str, *, seed: int) -> Iterator[Step | Asked]:
         """Write a plan: one step at a time, or one question.
@@ -134,6 +157,8 @@ class Planner:
         ------
         Step or Asked
         """
+        spoken = self.spoken_of(heard, instruction)
+        heard = (*spoken, *heard)
         events = [
             EventToken(item.label, item.confidence, item.level_db, item.azimuth_deg, item.start_s, item.end_s)
             for item in heard
@@ -153,7 +178,8 @@ class Planner:
             present | mentioned,
             (known | mentioned) - present,
             max_steps=MAX_STEPS,
-            free=self.free_text,
+            # Who asks for a change of a named sound need not be asked back.
+            free=None if spoken else self.free_text,
         )
         ids = torch.tensor([tokenize(prompt_text(events, instruction))], device=self.device)
         if events:

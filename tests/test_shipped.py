@@ -81,13 +81,13 @@ def test_direct_requests_are_planned_literally(agent: Agent, demo: Audio) -> Non
     assert any(step.operation is Operation.VOLUME and step.gain_db == -6.0 and "dog" in step.target for step in steps)
 
 
-@pytest.mark.parametrize("instruction", ["做成一个森林", "🎧🌲", "اجعل هذا مثل الغابة", "x" * 2000])
+@pytest.mark.parametrize("instruction", ["做成一个森林", "🎧 lauter 🌲", "اجعل هذا مثل الغابة", "x" * 2000])
 def test_odd_instructions_give_a_plan_or_a_question(agent: Agent, demo: Audio, instruction: str) -> None:
     last = list(agent.plan(demo, instruction))[-1]
     assert isinstance(last, PlanReady | Question)
 
 
-@pytest.mark.parametrize("instruction", ["", "  \n", "…!", "x" * 2001])
+@pytest.mark.parametrize("instruction", ["", "  \n", "…!", "🎧🌲", "x" * 2001])
 def test_empty_and_endless_instructions_are_errors(agent: Agent, demo: Audio, instruction: str) -> None:
     with pytest.raises(SmartDJError) as caught:
         list(agent.plan(demo, instruction))

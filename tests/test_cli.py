@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,23 +62,16 @@ def run(*arguments: object) -> int:
     return cli.main([str(argument) for argument in arguments])
 
 
-def test_help_is_quick_and_loads_nothing_heavy() -> None:
+def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys; from smartdj_agent.cli import main; status = main(['--help'])\n"
         "heavy = {'torch', 'numpy', 'scipy', 'matplotlib', 'transformers', 'soundfile'} & set(sys.modules)\n"
         "sys.exit(status or (f'loaded {heavy}' if heavy else 0))"
     )
-    seconds = []
-    for _ in range(3):  # the quickest of three, so that another program's load doesn't decide
-        start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
-        )
-        seconds.append(time.perf_counter() - start)
-        assert done.returncode == 0, done.stderr
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
     for command in ("edit", "plan", "apply", "step", "models", "doctor"):
         assert command in done.stdout
-    assert min(seconds) < 1.0
 
 
 def test_version_and_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
@@ -515,10 +507,8 @@ def test_signals_close_the_agent_and_leave_only_whole_files(
         event = json.loads(line)
         if event["event"] == "progress" and event["index"] == 1:
             break
-    start = time.perf_counter()
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
-    assert time.perf_counter() - start < 3
     assert process.returncode == 130
     assert json.loads(out.splitlines()[-1])["code"] == "cancelled"
     assert "Traceback" not in err

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -284,11 +283,9 @@ def test_any_text_is_a_plan_or_a_smartdj_error(text: str) -> None:
     ],
     ids=["word", "quoted", "flow", "comments", "block"],
 )
-def test_a_large_document_is_refused_in_reasonable_time(text: str) -> None:
-    begin = time.perf_counter()
+def test_a_large_document_is_refused(text: str) -> None:
     with pytest.raises(SmartDJError):
         plan_from_yaml(text)
-    assert time.perf_counter() - begin < 10.0
 
 
 # --- editing --------------------------------------------------------------

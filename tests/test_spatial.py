@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -215,16 +214,6 @@ def test_room_refuses_what_it_cannot_do(monkeypatch):
         room_place(noise(10), 0.0, 24_000, 0.5, np.random.default_rng(0))
     assert caught.value.code is ErrorCode.USAGE
     assert "smartdj-agent[training]" in caught.value.hint
-
-
-def test_placing_is_fast():
-    clip = noise(240_000)
-    seconds = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        place(clip, -31.7, 24_000)
-        seconds.append(time.perf_counter() - begin)
-    assert min(seconds) < 0.05  # about 0.003 s on an idle core; the margin is for loaded machines
 
 
 def test_taps_reach_no_further_than_documented():

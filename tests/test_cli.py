@@ -501,6 +501,8 @@ def test_signals_close_the_agent_and_leave_only_whole_files(
         [*driver(tmp_path, 0.2), "edit", source, INSTRUCTION, "-o", tmp_path / "o.wav", "--yes", "--json",
          "--steps-dir", steps, "--report", tmp_path / "r.html"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A test run in the background ignores Ctrl-C, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:

@@ -17,7 +17,7 @@ DEMO_OUTPUT := demo-output
 MODELS_DIR ?= weights
 BENCH ?= benchmarks
 
-.PHONY: help install demo test lint type format bench models-verify clean
+.PHONY: help install demo test lint type format protos bench models-verify clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,8 +52,9 @@ demo: $(STAMP) ## Edit examples/demo.wav by one sentence, with a report page
 test: lint type ## Run ruff, mypy and all tests
 	$(BIN)/python -m pytest
 
-lint: $(STAMP) ## Check the style
+lint: $(STAMP) ## Check the style of code and protocol
 	$(BIN)/ruff check .
+	$(BIN)/buf lint protos
 
 type: $(STAMP) ## Check the types
 	$(BIN)/mypy
@@ -61,6 +62,10 @@ type: $(STAMP) ## Check the types
 format: $(STAMP) ## Sort imports and lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+protos: $(STAMP) ## Generate smartdj/v1 from protos/ again
+	$(BIN)/python -m grpc_tools.protoc -Iprotos -Iprotos/third_party --python_out=. --pyi_out=. --grpc_python_out=. \
+		protos/smartdj/v1/*.proto
 
 bench: $(STAMP) ## Measure quality and speed (BENCH=file to run one)
 	@ran=0; for script in $$(if test -d "$(BENCH)"; then find "$(BENCH)" -name '[a-z]*.py' | sort; else echo "$(BENCH)"; fi); do \

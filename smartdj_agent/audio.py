@@ -502,6 +502,7 @@ def _write_whole(temporary: Path, file: Path, audio: Audio, chosen: AudioFormat)
         ) from error
     try:
         with sound:
+            _leave_out_peaks(sound)
             for name, value in audio.tags:
                 try:
                     setattr(sound, name, value)
@@ -525,6 +526,12 @@ def _write_whole(temporary: Path, file: Path, audio: Audio, chosen: AudioFormat)
             raise OSError(errno.EIO, "the file could not be read back") from error
         if frames != audio.n_samples:
             raise OSError(errno.EIO, f"the file holds {frames} of {audio.n_samples} samples")
+
+
+def _leave_out_peaks(sound: soundfile.SoundFile) -> None:
+    # libsndfile puts a PEAK chunk with the time of day into float WAV and AIFF, so that equal recordings would make
+    # unequal files. soundfile has no public way to the command that leaves it out (SFC_SET_ADD_PEAK_CHUNK).
+    soundfile._snd.sf_command(sound._file, 0x1050, soundfile._ffi.NULL, 0)
 
 
 def _blocks(audio: Audio, subtype: str, file: Path) -> Iterator[np.ndarray]:

@@ -141,7 +141,7 @@ class Planner:
         return tuple(Heard(name, SPOKEN_CONFIDENCE, -25.0, None, 0.0, end) for name in names if name not in known)
 
     @torch.inference_mode()
-    def write(self, heard: Sequence[Heard], instruction: str, *, seed: int) -> Iterator[Step | Asked]:
+    def write(self, heard: Sequence[Heard], instruction: str, *, seed: int) -> Iterator[Step | Asked | str]:
         """Write a plan: one step at a time, or one question.
 
         Parameters
@@ -155,7 +155,8 @@ class Planner:
 
         Yields
         ------
-        Step or Asked
+        Step, Asked or str
+            A text is the line as far as it is written.
         """
         spoken = self.spoken_of(heard, instruction)
         heard = (*spoken, *heard)
@@ -214,6 +215,8 @@ class Planner:
                 if self._useful(step, emitted):
                     emitted.append(step)
                     yield step
+            else:
+                yield text.rpartition("\n")[2]
             output = model.lm(
                 input_ids=torch.tensor([[token]], device=self.device),
                 past_key_values=output.past_key_values,

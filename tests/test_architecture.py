@@ -18,7 +18,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"plan", "plan_text", "render", "library", "grammar", "sampling", "separation", "models"}),
     frozenset({"events", "listening"}),
     frozenset({"editor", "planner"}),
-    frozenset({"agent"}),
+    frozenset({"agent", "wire"}),
     frozenset({"cli", "console", "doctor", "eventjson", "outputs", "report", "report_page", "review"}),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

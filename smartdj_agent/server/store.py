@@ -570,14 +570,15 @@ class JobStore:
             before remains.
         """
         values: dict[str, Any] = {field.name: getattr(audio, field.name) for field in fields(StoredAudio)}
+        values.update(keep_until_s=keep_until_s, lost=False)
         with self._writing() as connection:
             row = connection.execute(sa.select(_AUDIO).where(_AUDIO.c.sha256 == audio.sha256)).one_or_none()
             if row is None:
-                connection.execute(sa.insert(_AUDIO).values(values, keep_until_s=keep_until_s, lost=False))
+                connection.execute(sa.insert(_AUDIO).values(values))
             else:
                 values["audio_sha256"] = audio.audio_sha256 or row.audio_sha256
                 values["keep_until_s"] = max(keep_until_s, row.keep_until_s)
-                connection.execute(sa.update(_AUDIO).where(_AUDIO.c.sha256 == audio.sha256).values(values, lost=False))
+                connection.execute(sa.update(_AUDIO).where(_AUDIO.c.sha256 == audio.sha256).values(values))
 
     def keep_audio(self, sha256: str, until_s: float) -> None:
         """Let an audio file stay until then, even if no job refers to it; seconds since the epoch."""

@@ -28,7 +28,7 @@ from smartdj_agent.server.store import JobRecord, JobState, StoredAudio
 from tests.data_folder import NOW_S, Folder, info, sha, wav
 
 EVERY = int(os.environ.get("SMARTDJ_TEST_KILL_EVERY", "13"))
-"""Every which line of blobs.py the crash test dies at; 1 takes a minute."""
+"""Every which line of blobs.py the crash test dies at; 1 takes two minutes."""
 
 
 @pytest.fixture

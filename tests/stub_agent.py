@@ -59,7 +59,7 @@ class StubAgent:
                 stream.write(f"{time.monotonic()} {text}\n")
 
     def plan(self, audio: Audio, instruction: str, *, seed: int = 0) -> Iterator[Event]:
-        """Plan two steps; ``unclear`` asks; ``slow``, ``crash``, ``memory``, ``fault``, ``missing``, ``hang``, ``flood``."""
+        """Plan two steps; see below for the words that do otherwise."""
         self.note(f"plan {instruction}")
         try:
             yield Listening(0.0, 1.0, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -95,6 +96,6 @@ def test_positions_come_true_and_nothing_is_lost(actions: list[str]) -> None:
         of_client[item[0]].append(int(item[1:]))
     assert all(numbers == sorted(numbers) for numbers in of_client.values())
     # Nobody is served twice while somebody else waits.
-    for first, second in zip(order, order[1:], strict=False):
+    for first, second in pairwise(order):
         if first[0] == second[0]:
             assert {item[0] for item in order[order.index(second) :]} == {first[0]}

@@ -94,12 +94,13 @@ def real_agent(device: str, preset: str, library: Path | None, max_batch: int) -
         As `Agent`; MODEL_MISSING, MODEL_CORRUPT.
     """
     from smartdj_agent.agent import Agent
-    from smartdj_agent.server.batching import share_calls
 
     agent = Agent(preset, device, library)
     _warm_up(agent)
     if max_batch > 1:
-        share_calls(agent, max_batch)
+        from smartdj_agent.server.batching import share_calls
+
+        return share_calls(agent, max_batch)
     return agent
 
 
@@ -168,9 +169,7 @@ def carry_out(agent: EditingAgent, task: Task, stop: threading.Event, send: Call
 
 
 class _Work:
-    def __init__(
-        self, agent: EditingAgent, task: Task, stop: threading.Event, send: Callable[[Report], None]
-    ) -> None:
+    def __init__(self, agent: EditingAgent, task: Task, stop: threading.Event, send: Callable[[Report], None]) -> None:
         self.agent = agent
         self.task = task
         self.stop = stop

@@ -7,7 +7,7 @@ import struct
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, Literal
 
 _HEADER = struct.Struct("<Q")
 
@@ -19,7 +19,8 @@ class PlanTask:
     Attributes
     ----------
     task_id
-        Unique among the worker's unfinished tasks; letters, digits, ``_``, ``-`` and ``.`` only (files are named by it).
+        Unique among the worker's unfinished tasks; letters, digits, ``_``, ``-`` and ``.`` only: files are named
+        by it.
     audio
         The recording.
     instruction
@@ -145,7 +146,7 @@ class Pipe:
     Only for the two ends of one program: what is received is unpickled.
     """
 
-    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
+    def __init__(self, incoming: IO[bytes], outgoing: IO[bytes]) -> None:
         self._incoming = incoming
         self._outgoing = outgoing
         self._sending = threading.Lock()

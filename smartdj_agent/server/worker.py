@@ -1,7 +1,7 @@
 """The server's side of a device: starts the process with the models, feeds it, and starts it again when it dies.
 
-Nothing here imports torch, and nothing blocks the event loop: the pipe is read and written by threads. Reports wait in a
-mailbox per task, in which progress replaces progress, so that a consumer that doesn't come round to reading costs no
+Nothing here imports torch, and nothing blocks the event loop: the pipe is read and written by threads. Reports wait in
+a mailbox per task, in which progress replaces progress, so that a consumer that doesn't come round to reading costs no
 memory.
 """
 
@@ -338,9 +338,7 @@ class _Child:
         self.ended: asyncio.Future[int] = self._loop.create_future()
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         path = [entry or os.getcwd() for entry in sys.path]
-        program = (
-            f"import sys; sys.path[:] = {path!r}; from smartdj_agent.server.compute import main; main()"
-        )
+        program = f"import sys; sys.path[:] = {path!r}; from smartdj_agent.server.compute import main; main()"
         # Not multiprocessing: its children import the server's main module, torch or not, and share its terminal
         # signals. Here the process has nothing of the server but two pipes, which end when the server does.
         self.process = subprocess.Popen(

@@ -75,7 +75,7 @@ class StubAgent:
             if "memory" in instruction:
                 raise MemoryError
             if "fault" in instruction:
-                raise ValueError(f"a secret: {instruction}")
+                raise ValueError(instruction)
             if "missing" in instruction:
                 raise SmartDJError(ErrorCode.MODEL_MISSING, "the planner is not installed", "pull it", "planner")
             if "flood" in instruction:

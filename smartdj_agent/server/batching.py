@@ -88,7 +88,8 @@ class Gatherer:
         """Replace methods by ones that gather.
 
         Every tensor among the arguments needs the batch as its first axis; calls for which that isn't so are made
-        alone. Other arguments need to be equal for calls to be joined. Results are tensors, or tuples and lists of them.
+        alone. Other arguments need to be equal for calls to be joined. Results are tensors, or tuples and lists of
+        them.
         """
         for name in methods:
             setattr(owner, name, functools.partial(self.call, getattr(owner, name)))

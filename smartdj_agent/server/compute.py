@@ -255,10 +255,9 @@ class _Work:
         stem = task.folder / f"{task.task_id}.{name}"
         files: list[Path] = []
         try:
-            delivered = _write(stem.with_name(f"{stem.name}.delivered{suffix_of(wanted.format)}"), wanted)
+            delivered, written = _write_nearest(stem, "delivered", (wanted, exact))
             files.append(delivered)
             self.check()
-            written = output_format(delivered, wanted.format)
             clipped = clipped_samples(audio, written.subtype)
             same = written == exact.format
             sounds_like = audio_sha256(exact if same else read_audio(delivered))
@@ -267,7 +266,7 @@ class _Work:
             if same:
                 resume = replace(result, role="resume")
             else:
-                path = _write(stem.with_name(f"{stem.name}.resume.wav"), exact)
+                path, _ = _write_nearest(stem, "resume", (exact,))
                 files.append(path)
                 resume = Produced(path, _info(path, ""), "resume")
             self.check()
@@ -287,16 +286,19 @@ class _Work:
         return result, resume
 
 
-def _write(path: Path, audio: Audio) -> Path:
-    """Write to `path`, or as WAV where its container can't hold the recording; returns where."""
-    try:
-        write_audio(path, audio, overwrite=True)
-    except SmartDJError as error:
-        if error.code is not ErrorCode.AUDIO_UNSUPPORTED or path.suffix == ".wav":
-            raise
-        path = path.with_suffix(".wav")
-        write_audio(path, audio, overwrite=True)
-    return path
+def _write_nearest(stem: Path, role: str, wishes: tuple[Audio, ...]) -> tuple[Path, AudioFormat]:
+    """Write the first of several formats that holds the recording, each also as WAV; return where and which."""
+    tries = [(audio, suffix) for audio in wishes for suffix in (suffix_of(audio.format), ".wav")]
+    for number, (audio, suffix) in enumerate(tries, start=1):
+        path = stem.with_name(f"{stem.name}.{role}{suffix}")
+        try:
+            write_audio(path, audio, overwrite=True)
+        except SmartDJError as error:
+            if error.code is not ErrorCode.AUDIO_UNSUPPORTED or number == len(tries):
+                raise
+        else:
+            return path, output_format(path, audio.format)
+    raise AssertionError("there is always a wish")
 
 
 def _info(path: Path, sounds_like: str) -> FileInfo:
@@ -473,6 +475,7 @@ def main() -> None:
     session = _Session(pipe)
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward(session)])
     logging.getLogger("smartdj_agent").setLevel(logging.INFO)
+    logging.captureWarnings(True)
     threading.Thread(target=session.listen, name="tasks", daemon=True).start()
     try:
         module, _, function = settings["agent"].partition(":")

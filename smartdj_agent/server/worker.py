@@ -181,7 +181,7 @@ class DeviceWorker:
             try:
                 child = _Child(self._settings, self._read)
                 self._child = child
-                code = await child.ended
+                code = await asyncio.shield(child.ended)  # cancelling this task must not cancel it
                 log.error("worker %s: process %d %s", self.device, child.process.pid, _how_it_ended(code))
                 if not self.ready.is_set() and self.failure is None:
                     self.failure = _unstartable(self.device, _how_it_ended(code))

@@ -350,8 +350,33 @@ def _read_open(sound: Any, file: Path) -> Audio:
         if not lossy:
             raise _cut_short(file)
         samples = samples[:, :done].copy()
-    tags = tuple(sorted((name, value) for name, value in sound.copy_metadata().items() if value))
-    return Audio(samples, rate, header.format, tags)
+    return Audio(samples, rate, header.format, _tags(sound))
+
+
+def _tags(sound: Any) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, value) for name, value in sound.copy_metadata().items() if value))
+
+
+def read_format(path: str | os.PathLike[str]) -> tuple[AudioFormat, tuple[tuple[str, str], ...]]:
+    """Read how a recording is stored and its text fields, without its samples.
+
+    Returns
+    -------
+    AudioFormat, tuple
+        As `read_audio` gives them in `Audio.format` and `Audio.tags`.
+
+    Raises
+    ------
+    SmartDJError
+        ``AUDIO_NOT_FOUND``, ``AUDIO_UNREADABLE``, ``AUDIO_UNSUPPORTED``, ``AUDIO_EMPTY`` (no bytes).
+    """
+    file = Path(path)
+    _check_readable(file)
+    try:
+        with soundfile.SoundFile(file) as sound:
+            return AudioFormat(str(sound.format), str(sound.subtype), str(sound.endian)), _tags(sound)
+    except (soundfile.LibsndfileError, TypeError) as error:
+        raise _unreadable(file, str(error)) from error
 
 
 def _check_whole(log: str, file: Path) -> None:
@@ -446,6 +471,16 @@ def output_format(path: str | os.PathLike[str], own: AudioFormat) -> AudioFormat
     raise SmartDJError(
         ErrorCode.AUDIO_UNSUPPORTED, f"{file}: {container} can't hold this recording", "use .wav or .flac"
     )
+
+
+def suffix_of(own: AudioFormat) -> str:
+    """Return a suffix, with its dot, under which `output_format` keeps this format where it can be written.
+
+    ``.wav`` for containers that have none.
+    """
+    if own.container in _SAME_SUFFIX["WAV"]:
+        return ".wav"
+    return next((f".{suffix}" for suffix, container in _CONTAINERS.items() if container == own.container), ".wav")
 
 
 def check_output(

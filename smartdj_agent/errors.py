@@ -39,6 +39,7 @@ class ErrorCode(StrEnum):
     DEVICE_UNAVAILABLE = "device_unavailable"
     OUT_OF_MEMORY = "out_of_memory"
     ENDPOINT_FAILED = "endpoint_failed"
+    REAPER_RUNNING = "reaper_running"
     CANCELLED = "cancelled"
     INTERNAL = "internal"
 
@@ -88,6 +89,7 @@ ERROR_TABLE: dict[ErrorCode, ErrorRow] = {
     ErrorCode.DEVICE_UNAVAILABLE: ErrorRow(53, "FAILED_PRECONDITION", "Device not available"),
     ErrorCode.OUT_OF_MEMORY: ErrorRow(54, "RESOURCE_EXHAUSTED", "Out of memory"),
     ErrorCode.ENDPOINT_FAILED: ErrorRow(60, "UNAVAILABLE", "Endpoint failed"),
+    ErrorCode.REAPER_RUNNING: ErrorRow(91, "FAILED_PRECONDITION", "REAPER is running"),
     ErrorCode.CANCELLED: ErrorRow(130, "CANCELLED", "Cancelled"),
     ErrorCode.INTERNAL: ErrorRow(70, "INTERNAL", "Internal error"),
 }

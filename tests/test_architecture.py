@@ -19,7 +19,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"events", "listening"}),
     frozenset({"editor", "planner"}),
     frozenset({"agent"}),
-    frozenset({"cli", "console", "doctor", "eventjson", "outputs", "report", "report_page", "review"}),
+    frozenset({"cli", "console", "doctor", "eventjson", "outputs", "reaper", "report", "report_page", "review"}),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 

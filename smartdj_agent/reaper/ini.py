@@ -405,14 +405,14 @@ def set_menu(text: bytes, section: str, entries: Sequence[MenuEntry], newline: b
         command = item.command
         if not command.startswith(OUR_PREFIX):
             continue
-        entry = next((e for e in missing if command == e.command or command in e.instead_of), None)
-        if entry is None:
+        wanted = next((e for e in missing if command == e.command or command in e.instead_of), None)
+        if wanted is None:
             _take_item(lines, section, item.line)
             return _continued(set_menu(_join(lines), section, entries, newline), text)
-        missing.remove(entry)
-        if entry.command != command:
+        missing.remove(wanted)
+        if wanted.command != command:
             label = item.value.partition(b" ")[2]
-            lines[item.line].body = item.key + b"_" + entry.command.encode() + b" " + label
+            lines[item.line].body = item.key + b"_" + wanted.command.encode() + b" " + label
     if missing:
         last = max(items, key=lambda item: item.number)
         values = [f"_{entry.command} {entry.label}".encode() for entry in missing]

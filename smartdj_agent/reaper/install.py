@@ -283,11 +283,12 @@ def plan_install(resource: ResourceFolder, wanted: Wanted, now: datetime, *, pro
     if wanted.python is not None and not has_python:
         edited = ini.set_python(settings, wanted.python.folder, wanted.python.name, newline)
         if edited != settings:
-            # Of several installs only the first knows what was there before us.
-            before = old.python.get("before") or _to_json(ini.python_values(settings))
-            new.python = {"before": before, "ours": _to_json(ini.python_values(edited))}
+            new.python = {
+                "before": _to_json(ini.python_values(_without_us(resource, resource.ini, settings, old))),
+                "ours": _to_json(ini.python_values(edited)),
+            }
         what = f"Python scripts on, library {wanted.python.path}"
-        _settle(changes, old, new, resource.ini, settings, edited, what, now)
+        _settle(changes, resource, old, new, resource.ini, settings, edited, what, now)
         has_python = True
     else:
         _keep_record(old, new, resource.ini)
@@ -296,16 +297,16 @@ def plan_install(resource: ResourceFolder, wanted: Wanted, now: datetime, *, pro
 
     kb = read_settings(resource.kb)
     edited = ini.set_actions(kb or b"", [script.line for script in scripts], newline)
-    _settle(changes, old, new, resource.kb, kb, edited, _count(len(scripts), "action"), now)
+    _settle(changes, resource, old, new, resource.kb, kb, edited, _count(len(scripts), "action"), now)
 
     menu = read_settings(resource.menu)
     text, clicks = _plan_menus(menu or b"", scripts, has_python, newline)
-    _settle(changes, old, new, resource.menu, menu, text, "entries in the context menus", now)
+    _settle(changes, resource, old, new, resource.menu, menu, text, "entries in the context menus", now)
 
     extstate = read_settings(resource.extstate)
     value = helper_value(wanted.helper)
     edited = ini.set_value(extstate or b"", EXTSTATE_SECTION, EXTSTATE_HELPER, value, newline)
-    _settle(changes, old, new, resource.extstate, extstate, edited, f"the helper is {wanted.helper}", now)
+    _settle(changes, resource, old, new, resource.extstate, extstate, edited, f"the helper is {wanted.helper}", now)
 
     files, file_notes = _plan_files(resource, wanted.files, old, new, now)
     needs_python = any(script.python for script in scripts)
@@ -337,19 +338,24 @@ def _from_json(values: dict[str, str | None]) -> dict[str, bytes | None]:
     return {key: None if value is None else value.encode("latin-1") for key, value in values.items()}
 
 
-def _without_us(name: str, text: bytes) -> bytes:
-    """Return a settings file's text without anything of ours; ``reaper.ini`` apart, which needs the record."""
-    if name == "reaper-kb.ini":
+def _without_us(resource: ResourceFolder, path: Path, text: bytes, record: _Record) -> bytes:
+    """Return a settings file's text without anything of ours."""
+    if path == resource.kb:
         return ini.set_actions(text, [])
-    if name == "reaper-menu.ini":
+    if path == resource.menu:
         for section in MENUS.values():
             text = ini.set_menu(text, section, []).text
         return text
-    return ini.remove_value(text, EXTSTATE_SECTION, EXTSTATE_HELPER) if name == "reaper-extstate.ini" else text
+    if path == resource.extstate:
+        return ini.remove_value(text, EXTSTATE_SECTION, EXTSTATE_HELPER)
+    if not record.python:
+        return text
+    return ini.restore_python(text, _from_json(record.python["ours"]), _from_json(record.python["before"]))
 
 
 def _settle(
     changes: list[Change],
+    resource: ResourceFolder,
     old: _Record,
     new: _Record,
     path: Path,
@@ -371,7 +377,7 @@ def _settle(
     else:
         backup = backup_path(path, now)
         changes.append(Change(backup, None, before, f"copy of {path.name}", backup=True))
-        if _without_us(path.name, before) == before:
+        if _without_us(resource, path, before, old) == before:
             record: dict[str, str | None] = {"before": _sha256(before), "after": _sha256(after), "backup": backup.name}
             new.settings[path.name] = record
     changes.append(Change(path, before, after, what))
@@ -382,9 +388,7 @@ def _keep_record(old: _Record, new: _Record, path: Path) -> None:
         new.settings[path.name] = old.settings[path.name]
 
 
-def _plan_menus(
-    text: bytes, scripts: Sequence[Script], has_python: bool, newline: bytes
-) -> tuple[bytes, list[str]]:
+def _plan_menus(text: bytes, scripts: Sequence[Script], has_python: bool, newline: bytes) -> tuple[bytes, list[str]]:
     clicks: list[str] = []
     for section in MENUS.values():
         entries = menu_entries(scripts, section, python=has_python)
@@ -466,9 +470,7 @@ def _folders_of(path: Path, top: Path) -> list[Path]:
     return [folder for folder in path.parents if folder != top and folder.is_relative_to(top)]
 
 
-def plan_uninstall(
-    resource: ResourceFolder, files: Sequence[tuple[str, bytes]], now: datetime
-) -> FilePlan:
+def plan_uninstall(resource: ResourceFolder, files: Sequence[tuple[str, bytes]], now: datetime) -> FilePlan:
     """Return what uninstalling does: our lines and files go, and nothing else.
 
     Parameters
@@ -486,7 +488,7 @@ def plan_uninstall(
     for path in (resource.kb, resource.menu, resource.extstate, resource.ini):
         before = read_settings(path)
         if before is not None:
-            changes += _restore(path, before, record, now)
+            changes += _restore(resource, path, before, record, now)
 
     base = resource.scripts / FOLDER_NAME
     known = record.files or {name: _sha256(content) for name, content in files}
@@ -503,8 +505,8 @@ def plan_uninstall(
     content = _read(base / RECORD_NAME)
     if content is not None:
         changes.append(Change(base / RECORD_NAME, content, None, "record of what was installed"))
-    ours = {base, *(resource.path / name for name in record.folders)}
-    ours |= {path.parent for path in (change.path for change in changes) if path.is_relative_to(base)}
+    ours = {resource.path / name for name in record.folders} or {base}
+    ours |= {change.path.parent for change in changes if change.path.parent.name == "__pycache__"}
     folders = sorted(ours, key=lambda path: len(path.parts), reverse=True)
     return FilePlan(resource, tuple(changes), folders=tuple(folders), notes=tuple(notes))
 
@@ -517,12 +519,11 @@ def _compiled(script: Path) -> list[Change]:
     return [Change(path, path.read_bytes(), None, f"compiled {script.name}") for path in found]
 
 
-def _restore(path: Path, before: bytes, record: _Record, now: datetime) -> list[Change]:
-    after: bytes | None = _without_us(path.name, before)
-    if record.python.get("ours") and path.name.endswith(".ini") and "reaper-" not in path.name:
-        after = ini.restore_python(before, _from_json(record.python["ours"]), _from_json(record.python["before"]))
+def _restore(resource: ResourceFolder, path: Path, before: bytes, record: _Record, now: datetime) -> list[Change]:
+    after: bytes | None = _without_us(resource, path, before, record)
     known = record.settings.get(path.name, {})
-    copy = path.with_name(known["backup"]) if known.get("backup") else None  # type: ignore[arg-type]
+    name = known.get("backup")
+    copy = path.with_name(name) if name else None
     kept = _read(copy) if copy is not None else None
     if known.get("after") == _sha256(before):
         if known["before"] is None:

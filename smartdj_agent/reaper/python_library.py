@@ -110,21 +110,17 @@ def _suits(system: System, path: Path) -> bool:
     return ".dylib" in path.suffixes or path.name == "Python" if system is System.MACOS else ".so" in path.suffixes
 
 
-def _candidates(
-    system: System, variables: Mapping[str, Any], prefix: str, version: tuple[int, int]
-) -> Iterator[Path]:
+def _candidates(system: System, variables: Mapping[str, Any], prefix: str, version: tuple[int, int]) -> Iterator[Path]:
     major, minor = version
     if system is System.WINDOWS:
         yield Path(prefix) / f"python{major}{minor}.dll"
         return
     ending = "dylib" if system is System.MACOS else "so"
-    names = [variables.get("INSTSONAME"), variables.get("LDLIBRARY"), f"libpython{major}.{minor}.{ending}"]
-    names = [os.path.basename(name) if system is System.LINUX else name for name in names if name]
-    names += [f"libpython{major}.{minor}.{ending}"]
-    folders = [variables.get("LIBDIR"), variables.get("LIBPL"), os.path.join(prefix, "lib")]
-    if variables.get("PYTHONFRAMEWORKPREFIX"):
-        folders.append(variables["PYTHONFRAMEWORKPREFIX"])
-    for folder in filter(None, folders):
+    named = [variables.get("INSTSONAME"), variables.get("LDLIBRARY"), f"libpython{major}.{minor}.{ending}"]
+    names = [str(name) for name in named if name]
+    keys = ("LIBDIR", "LIBPL", "PYTHONFRAMEWORKPREFIX")
+    folders = [str(variables[key]) for key in keys if variables.get(key)] + [os.path.join(prefix, "lib")]
+    for folder in folders:
         for name in dict.fromkeys(names):
             yield Path(folder) / name
     if system is System.LINUX:

@@ -88,9 +88,7 @@ def script_folder() -> Path:
     for folder in (packaged, working_copy):
         if folder.is_dir():
             return folder
-    raise SmartDJError(
-        ErrorCode.INTERNAL, "REAPER's scripts are missing in this installation", "install SmartDJ again"
-    )
+    raise SmartDJError(ErrorCode.INTERNAL, "REAPER's scripts are missing in this installation", "install SmartDJ again")
 
 
 def script_files(folder: Path | None = None) -> list[tuple[str, bytes]]:

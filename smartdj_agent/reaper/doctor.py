@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from smartdj_agent import __version__
 from smartdj_agent.doctor import Check, Health
@@ -127,7 +127,7 @@ class Examination:
                 continue
             line = ours[0]
             path = self.resource.scripts / line.script.replace("\\", "/")  # an absolute path stays absolute
-            twin = ini.reaper_command_id(line.script, line.section)
+            twins = [other for other in lines if _same_script(other, line)]
             if not path.is_file():
                 checks.append(_fail(name, f"reaper-kb.ini points to {path}, which isn't there", INSTALL))
             elif len(ours) > 1:
@@ -136,9 +136,11 @@ class Examination:
             elif line.flags not in (4, 260, 516):
                 detail = f"flags {line.flags} in reaper-kb.ini may keep it from starting"
                 checks.append(Check(name, detail, Health.WARN, INSTALL))
-            elif any(other.command == twin for other in lines):
-                detail = f"in the action list twice, also as _{twin} (loaded by hand or by ReaPack)"
-                hint = "harmless; in REAPER's action list, select the second and use Remove"
+            elif twins:
+                by_reaper = twins[0].command == ini.reaper_command_id(twins[0].script, twins[0].section)
+                who = "loaded in REAPER or by ReaPack" if by_reaper else "by a line of its own"
+                detail = f"in the action list twice, also as _{twins[0].command} ({who})"
+                hint = "harmless; in REAPER's action list, select the other one and use Remove"
                 checks.append(Check(name, detail, Health.WARN, hint))
             else:
                 checks.append(Check(name, f"{line.script}, command _{line.command}"))
@@ -239,6 +241,12 @@ class Examination:
             hint = "start it with `smartdj serve`, or remove the address to work without a server"
             return [_fail("server", f"{address}: {trouble}", hint)]
         return [Check("server", f"{address} serves")]
+
+
+def _same_script(other: ini.ScriptLine, ours: ini.ScriptLine) -> bool:
+    """Whether a line registers our script once more, be it from another folder."""
+    names = [PurePosixPath(line.script.replace("\\", "/")).name.lower() for line in (other, ours)]
+    return names[0] == names[1] and other.section == ours.section and other.command != ours.command
 
 
 def _fail(name: str, detail: str, hint: str) -> Check:

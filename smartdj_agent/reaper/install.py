@@ -485,14 +485,17 @@ def plan_uninstall(resource: ResourceFolder, files: Sequence[tuple[str, bytes]],
     """
     record = _read_record(resource)
     changes: list[Change] = []
+    notes = []
     for path in (resource.kb, resource.menu, resource.extstate, resource.ini):
         before = read_settings(path)
         if before is not None:
             changes += _restore(resource, path, before, record, now)
+        copy = record.settings.get(path.name, {}).get("backup")
+        if copy and _read(path.with_name(copy)) is not None and path.with_name(copy) not in {c.path for c in changes}:
+            notes.append(f"{copy} stays: {path.name} has been changed by others since that copy was made")
 
     base = resource.scripts / FOLDER_NAME
     known = record.files or {name: _sha256(content) for name, content in files}
-    notes = []
     for name, digest in sorted(known.items()):
         content = _read(base / name)
         if content is None:
@@ -505,7 +508,9 @@ def plan_uninstall(resource: ResourceFolder, files: Sequence[tuple[str, bytes]],
     content = _read(base / RECORD_NAME)
     if content is not None:
         changes.append(Change(base / RECORD_NAME, content, None, "record of what was installed"))
-    ours = {resource.path / name for name in record.folders} or {base}
+    ours = {resource.path / name for name in record.folders}
+    if not record.files:
+        ours = {base, *(folder for name in known for folder in _folders_of(base / name, base))}
     ours |= {change.path.parent for change in changes if change.path.parent.name == "__pycache__"}
     folders = sorted(ours, key=lambda path: len(path.parts), reverse=True)
     return FilePlan(resource, tuple(changes), folders=tuple(folders), notes=tuple(notes))

@@ -326,6 +326,11 @@ def test_a_file_that_changed_since_planning_stops_everything(resource: ResourceF
     assert content_of(resource.path) == before
 
 
+def test_an_installation_without_scripts_is_refused(resource: ResourceFolder, wanted: Wanted) -> None:
+    with pytest.raises(SmartDJError, match="scripts are missing"):
+        plan_install(resource, replace(wanted, files=()), NOW)
+
+
 def test_utf16_is_refused(resource: ResourceFolder, wanted: Wanted) -> None:
     resource.menu.write_bytes("[Main]".encode("utf-16"))
     with pytest.raises(SmartDJError, match="UTF-16"):

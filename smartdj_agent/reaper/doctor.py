@@ -114,7 +114,7 @@ class Examination:
         if different:
             detail = f"not those of SmartDJ {__version__}: {', '.join(different)}"
             return [Check("scripts", detail, Health.WARN, f"{INSTALL}; changed files are copied first")]
-        return [Check("scripts", f"{len(self.files)} files in {base}")]
+        return [Check("scripts", f"{len(self.files)} file{'s' * (len(self.files) != 1)} in {base}")]
 
     def _check_actions(self, kb: bytes, scripts: Sequence[Script]) -> list[Check]:
         lines = ini.read_actions(kb)

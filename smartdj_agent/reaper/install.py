@@ -269,9 +269,13 @@ def plan_install(resource: ResourceFolder, wanted: Wanted, now: datetime, *, pro
     Raises
     ------
     SmartDJError
-        OUTPUT_UNWRITABLE: a file can't be read.
+        OUTPUT_UNWRITABLE: a file can't be read. INTERNAL: there is no action among the files.
     """
     scripts = read_scripts(wanted.files)
+    if not scripts:
+        raise SmartDJError(
+            ErrorCode.INTERNAL, "REAPER's scripts are missing in this installation", "install SmartDJ again"
+        )
     newline = wanted.system.newline
     old = _read_record(resource)
     new = _Record(folders=list(old.folders), python=dict(old.python))

@@ -237,6 +237,16 @@ def test_an_upgrade_swaps_files_and_still_restores_every_byte(resource: Resource
     assert content_of(resource.path) == before
 
 
+def test_an_upgrade_after_reaper_changed_the_file_leaves_nothing_of_ours(
+    resource: ResourceFolder, wanted: Wanted
+) -> None:
+    do_install(resource, replace(wanted, files=FILES[2:]))
+    resource.kb.write_bytes(resource.kb.read_bytes() + b"KEY 1 66 40001 0\r\n")
+    do_install(resource, wanted, NOW.replace(hour=11))  # its backup holds lines of ours: not what to go back to
+    do_uninstall(resource, NOW.replace(hour=12))
+    assert resource.kb.read_bytes() == KB + b"KEY 1 66 40001 0\r\n"
+
+
 def test_what_reaper_changed_meanwhile_stays(resource: ResourceFolder, wanted: Wanted, library: PythonLibrary) -> None:
     do_install(resource, replace(wanted, python=library))
     resource.kb.write_bytes(resource.kb.read_bytes() + b"KEY 1 66 _SMARTDJ_EDIT_ITEM 0\r\n")

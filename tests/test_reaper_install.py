@@ -321,7 +321,9 @@ def test_a_failure_in_the_middle_puts_everything_back(
         put(path, content)
 
     monkeypatch.setattr(install, "_put", fail_at_extstate)
-    with pytest.raises(SmartDJError, match=r"reaper-extstate\.ini: Permission denied; nothing was changed") as caught:
+    with pytest.raises(
+        SmartDJError, match=r"extstate\.ini can.t be written: Permission denied; nothing was changed"
+    ) as caught:
         carry_out(plan, nobody)
     assert caught.value.code is ErrorCode.OUTPUT_UNWRITABLE
     assert content_of(resource.path) == before

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,6 +25,7 @@ from typing import Any
 
 from smartdj_agent import __version__
 from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.files import publish, temporary_beside, write_error
 from smartdj_agent.reaper import ini
 from smartdj_agent.reaper.paths import ResourceFolder, System
 from smartdj_agent.reaper.python_library import PythonLibrary, machine, processors
@@ -612,21 +611,16 @@ def carry_out(plan: FilePlan, running: Callable[[], Sequence[str] | None]) -> No
             with contextlib.suppress(OSError):
                 folder.rmdir()
         if isinstance(error, OSError):
-            raise _unwritable(error, plan.changes[len(done)].path) from error
+            raise _undone(error, plan.changes[len(done)].path) from error
         raise
     for folder in plan.folders:
         with contextlib.suppress(OSError):  # not empty: somebody else's files are in it
             folder.rmdir()
 
 
-def _unwritable(error: OSError, path: Path) -> SmartDJError:
-    if error.errno == errno.ENOSPC:
-        return SmartDJError(ErrorCode.DISK_FULL, f"the disk is full: {path}", "free some space and run again")
-    return SmartDJError(
-        ErrorCode.OUTPUT_UNWRITABLE,
-        f"can't write {path}: {error.strerror or error}; nothing was changed",
-        "check the permissions of the file and its folder",
-    )
+def _undone(error: OSError, path: Path) -> SmartDJError:
+    told = write_error(path, error)
+    return SmartDJError(told.code, f"{told.message}; nothing was changed", "check its permissions, then run this again")
 
 
 def _make_folders(folder: Path) -> list[Path]:
@@ -645,21 +639,12 @@ def _put(path: Path, content: bytes | None) -> None:
     if content is None:
         target.unlink(missing_ok=True)
         return
-    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~_umask()
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".smartdj-", suffix=".part")
-    temporary = Path(name)
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+    temporary = temporary_beside(target)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(mode)
-        temporary.replace(target)
+        temporary.write_bytes(content)
+        if mode is not None:
+            temporary.chmod(mode)
+        publish(temporary, target, overwrite=True)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -32,8 +32,9 @@ from typing import BinaryIO, Self, Unpack
 
 from filelock import FileLock, Timeout
 
-from smartdj_agent.audio import MAX_DURATION_S, read_header, sync_folder
+from smartdj_agent.audio import MAX_DURATION_S, read_header
 from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.files import sync_folder
 from smartdj_agent.server.store import JobChanges, JobRecord, JobStore, StoredAudio
 
 KEEP_UPLOAD_S = 3600.0
@@ -283,6 +284,10 @@ class BlobStore:
     def close(self) -> None:
         """Let another process work in the folder."""
         self._process_lock.release()
+
+    def set_limits(self, max_bytes: int, max_s: float, max_channels: int) -> None:
+        """Change the limits of files that come from now on."""
+        self._max_bytes, self._max_s, self._max_channels = max_bytes, max_s, max_channels
 
     def path(self, sha256: str) -> Path:
         """Return where a file is, or would be.

@@ -3,17 +3,20 @@
 // One bidirectional call, EditService.Edit, does it all. We send a header, the recording in chunks and its hash, and
 // perhaps a cancel; the server sends events (what it hears, the plan, progress, warnings) and the bytes of the audio.
 //
-// Three threads: the main one reads the call, `Sender` writes it, and one waits for signals. gRPC allows one reader
+// Three threads: the main one reads the call, `Send` writes it, and one waits for signals. gRPC allows one reader
 // and one writer at a time; a blocked Write is how the server tells us to wait, so nothing is ever read ahead.
 
 #include <fcntl.h>
+#include <getopt.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cmath>
 #include <condition_variable>
+#include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -23,6 +26,7 @@
 #include <mutex>
 #include <optional>
 #include <random>
+#include <regex>
 #include <set>
 #include <sstream>
 #include <string>
@@ -212,7 +216,8 @@ std::string Uuid4() {
 // A file on its way in: it lies under another name in the folder it belongs to until it is whole.
 class PartFile {
  public:
-  explicit PartFile(const fs::path& folder) : path_((folder.empty() ? "." : folder) / (".smartdj-" + Uuid4() + ".part")) {
+  explicit PartFile(const fs::path& folder)
+      : path_((folder.empty() ? "." : folder) / (".smartdj-" + Uuid4() + ".part")) {
     {
       std::lock_guard lock(alive_mutex_);
       alive_.insert(path_);
@@ -298,48 +303,47 @@ struct Wanted {
   std::vector<std::string> plan_steps;
 };
 
-Wanted ReadArguments(const std::vector<std::string>& arguments) {
+Wanted ReadArguments(int argc, char** argv) {
   const auto usage = [](const std::string& message) { return Problem{"usage", message, kUsage, kUsageError}; };
+  static const option kOptions[] = {{"seed", required_argument, nullptr, 's'},
+                                    {"steps-dir", required_argument, nullptr, 'd'},
+                                    {"token-file", required_argument, nullptr, 't'},
+                                    {"tls-ca", required_argument, nullptr, 'c'},
+                                    {"plan-step", required_argument, nullptr, 'p'},
+                                    {"help", no_argument, nullptr, 'h'},
+                                    {nullptr, 0, nullptr, 0}};
   Wanted wanted;
-  std::vector<std::string> places;
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    std::string name = arguments[i], value;
-    if (name.rfind("--", 0) != 0) {
-      places.push_back(name);
-      continue;
-    }
-    if (const size_t equals = name.find('='); equals != std::string::npos) {
-      value = name.substr(equals + 1);
-      name.resize(equals);
-    } else if (i + 1 < arguments.size()) {
-      value = arguments[++i];
-    } else {
-      throw usage(name + " needs a value");
-    }
-    if (name == "--seed") {
+  opterr = 0;
+  for (int found; (found = getopt_long(argc, argv, "", kOptions, nullptr)) != -1;) {
+    const std::string value = optarg ? optarg : "";
+    if (found == 's') {
       const bool digits = !value.empty() && value.find_first_not_of("0123456789") == std::string::npos;
       if (!digits || value.size() > 10 || std::stoull(value) >> 32) {
         throw usage("--seed needs a whole number below 4294967296");
       }
       wanted.seed = static_cast<uint32_t>(std::stoull(value));
-    } else if (name == "--steps-dir") {
+    } else if (found == 'd') {
       wanted.steps_dir = value;
-    } else if (name == "--token-file") {
+    } else if (found == 't') {
       wanted.token_file = value;
-    } else if (name == "--tls-ca") {
+    } else if (found == 'c') {
       wanted.tls_ca = value;
-    } else if (name == "--plan-step") {
+    } else if (found == 'p') {
       wanted.plan_steps.push_back(value);
+    } else if (found == 'h') {
+      std::cout << kUsage << std::endl;
+      std::exit(kOk);
     } else {
-      throw usage("there is no option " + name);
+      throw usage(std::string("there is no such option, or its value is missing: ") + argv[optind - 1]);
     }
   }
-  if (places.size() != 4) throw usage(Format("four arguments are needed, not %zu", places.size()));
-  wanted.address = places[0], wanted.input = places[1], wanted.instruction = places[2], wanted.output = places[3];
-  const std::string& address = wanted.address;
-  const bool loopback = address.rfind("localhost:", 0) == 0 || address.rfind("[::1]:", 0) == 0 ||
-                        (address.rfind("127.", 0) == 0 && address.find_first_not_of("0123456789.:") == std::string::npos);
-  if (!wanted.token_file.empty() && wanted.tls_ca.empty() && !loopback) {
+  if (argc - optind != 4) throw usage(Format("four arguments are needed, not %d", argc - optind));
+  wanted.address = argv[optind];
+  wanted.input = argv[optind + 1];
+  wanted.instruction = argv[optind + 2];
+  wanted.output = argv[optind + 3];
+  static const std::regex kLoopback(R"((localhost|127\.[\d.]+|\[::1\]):\d+)");
+  if (!wanted.token_file.empty() && wanted.tls_ca.empty() && !std::regex_match(wanted.address, kLoopback)) {
     throw usage("--token-file needs --tls-ca: the token would cross the network for all to read");
   }
   return wanted;
@@ -347,7 +351,9 @@ Wanted ReadArguments(const std::vector<std::string>& arguments) {
 
 // Fails in the first second rather than the last: nothing is ever overwritten.
 void CheckFiles(const Wanted& wanted) {
-  if (!fs::is_regular_file(wanted.input)) throw Problem{"audio_not_found", wanted.input + " is not a file", ""};
+  if (!fs::is_regular_file(wanted.input)) {
+    throw Problem{"audio_not_found", wanted.input + " is not a file", "give the name of a recording"};
+  }
   if (fs::exists(fs::symlink_status(wanted.output))) {
     throw Problem{"output_exists", wanted.output + " already exists", "give another name"};
   }
@@ -517,8 +523,8 @@ std::string Report(const std::string& sha256, const std::string& audio_sha256, c
   for (const auto& step : edit.steps) {
     if (json.back() == '}') json += ',';
     json += Format("{\"index\":%d,\"text\":", step.index()) + Quoted(step.step().text()) +
-            ",\"sha256\":" + Quoted(step.audio().sha256()) + ",\"audio_sha256\":" + Quoted(step.audio().audio_sha256()) +
-            Format(",\"elapsed_s\":%g}", step.elapsed_s());
+            ",\"sha256\":" + Quoted(step.audio().sha256()) +
+            ",\"audio_sha256\":" + Quoted(step.audio().audio_sha256()) + Format(",\"elapsed_s\":%g}", step.elapsed_s());
   }
   return json + "],\"cancel_to_end_s\":" + (cancel_to_end_s ? Format("%.3f", *cancel_to_end_s) : "null") + "}";
 }
@@ -603,12 +609,7 @@ int main(int argc, char** argv) {
 
   int exit_code = kError;
   try {
-    const std::vector<std::string> arguments(argv + 1, argv + argc);
-    if (arguments == std::vector<std::string>{"--help"}) {
-      std::cout << kUsage << std::endl;
-      return kOk;
-    }
-    exit_code = Run(ReadArguments(arguments), talk);
+    exit_code = Run(ReadArguments(argc, argv), talk);
   } catch (const Problem& problem) {
     screen.Rest();
     screen.Say("error: " + problem.code + ": " + problem.message);

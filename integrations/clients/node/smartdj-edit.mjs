@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 // smartdj-edit: edits one recording on a SmartDJ server and tells what happens meanwhile.
 //
-// One bidirectional call, EditService.Edit, does it all. We send a header, the recording in chunks and its hash, and perhaps
-// a cancel; the server sends events (what it hears, the plan, progress, warnings) and the bytes of the audio.
+// One bidirectional call, EditService.Edit, does it all. We send a header, the recording in chunks and its hash, and
+// perhaps a cancel; the server sends events (what it hears, the plan, progress, warnings) and the bytes of the audio.
 
 import { createHash, randomUUID } from 'node:crypto';
-import { createReadStream, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { mkdir, open, rename, rm, stat } from 'node:fs/promises';
+import { createReadStream, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -19,7 +19,8 @@ const CHUNK_BYTES = 256 * 1024;
 const EXIT = { ok: 0, error: 1, usage: 2, question: 22, cancelled: 130 };
 
 const protos = fileURLToPath(new URL('../../../protos', import.meta.url));
-const definitions = protoLoader.loadSync(['smartdj/v1/edit.proto', 'google/rpc/status.proto', 'google/rpc/error_details.proto'], {
+const files = ['smartdj/v1/edit.proto', 'google/rpc/status.proto', 'google/rpc/error_details.proto'];
+const definitions = protoLoader.loadSync(files, {
   includeDirs: [protos, join(protos, 'third_party')],
   keepCase: true, // names as in the .proto files
   longs: Number, // sizes of files stay far below 2^53
@@ -37,7 +38,7 @@ class Problem extends Error {
   }
 }
 
-/** Returns the problem that a google.rpc.Status describes: its ErrorInfo has our code and hint, BadRequest the field. */
+/** Returns what a google.rpc.Status describes: its ErrorInfo has the code and hint, BadRequest the field. */
 function problemOfStatus(status) {
   const detail = (name) => {
     const any = status.details.find(({ type_url }) => type_url.endsWith(`/google.rpc.${name}`));
@@ -49,10 +50,11 @@ function problemOfStatus(status) {
   return new Problem(code.toLowerCase(), (field && `${field}: `) + status.message, info?.metadata.hint ?? '');
 }
 
-/** Returns the problem that ended a call. The details are the trailing metadata's serialised google.rpc.Status. */
+/** Returns the problem that ended a call. Its details, a google.rpc.Status, travel in the trailing metadata. */
 function problemOfCall(error) {
-  const [bytes] = error.metadata?.get('grpc-status-details-bin') ?? [];
-  return problemOfStatus(bytes ? definitions['google.rpc.Status'].deserialize(bytes) : { code: error.code, message: error.details, details: [] });
+  const [bytes] = error.metadata.get('grpc-status-details-bin');
+  if (bytes) return problemOfStatus(definitions['google.rpc.Status'].deserialize(bytes));
+  return problemOfStatus({ code: error.code, message: error.details, details: [] });
 }
 
 // What the person sees: lines on stderr, and below them one line of progress that is drawn over and over.
@@ -64,7 +66,8 @@ const screen = {
   },
   progress({ stage, step_index, step_count, fraction, realtime_factor, left_s }) {
     const where = step_count ? `step ${(step_index ?? 0) + 1}/${step_count}: ${stage}` : stage;
-    const text = `${where} ${Math.round(fraction * 100)} %, ${realtime_factor.toFixed(2)} × real time, ${Math.round(left_s)} s left`;
+    const speed = `${realtime_factor.toFixed(2)} × real time, ${Math.round(left_s)} s left`;
+    const text = `${where} ${Math.round(fraction * 100)} %, ${speed}`;
     if (process.stderr.isTTY) {
       process.stderr.write(`\r${text}\x1b[K`);
       this.line = text;
@@ -80,13 +83,15 @@ const screen = {
 
 /** A file on its way in: it lies under another name in the folder it belongs to until it is whole. */
 class PartFile {
+  static alive = new Set(); // paths
+
   static async create(folder) {
     const part = new PartFile();
     part.path = join(folder, `.smartdj-${randomUUID()}.part`);
     part.handle = await open(part.path, 'wx');
     part.hash = createHash('sha256');
     part.size = 0;
-    PartFile.newest = part;
+    PartFile.alive.add(part.path);
     return part;
   }
 
@@ -101,7 +106,10 @@ class PartFile {
     await this.handle.sync();
     await this.handle.close();
     const found = this.hash.digest('hex');
-    if (found !== sha256) throw new Problem('data_loss', `the audio came damaged: its hash is ${found}, not ${sha256}`, 'run again');
+    if (found !== sha256) {
+      throw new Problem('data_loss', `the audio came damaged: its hash is ${found}, not ${sha256}`, 'run again');
+    }
+    this.sha256 = sha256;
   }
 
   /** Gives the file its name, which nobody may have yet: taking the name fails where it is taken. */
@@ -115,22 +123,32 @@ class PartFile {
   async drop() {
     await this.handle.close().catch(() => {});
     await rm(this.path, { force: true });
+    PartFile.alive.delete(this.path);
   }
 }
 
 /** Reads the command line. */
 function readArguments() {
   const text = { type: 'string' };
-  const options = { seed: text, 'steps-dir': text, 'token-file': text, 'tls-ca': text, 'plan-step': { ...text, multiple: true } };
+  const options = {
+    seed: text,
+    'steps-dir': text,
+    'token-file': text,
+    'tls-ca': text,
+    'plan-step': { ...text, multiple: true },
+    help: { type: 'boolean' },
+  };
   try {
-    const { values, positionals } = parseArgs({ options: { ...options, help: { type: 'boolean' } }, allowPositionals: true });
+    const { values, positionals } = parseArgs({ options, allowPositionals: true });
     if (values.help) {
       process.stdout.write(`${USAGE}\n`);
       process.exit(EXIT.ok);
     }
     if (positionals.length !== 4) throw new Error(`four arguments are needed, not ${positionals.length}`);
-    const seed = Number(values.seed || 0);
-    if (!/^\d*$/.test(values.seed ?? '') || seed >= 2 ** 32) throw new Error('--seed needs a whole number below 4294967296');
+    const seed = Number(values.seed ?? 0);
+    if (!/^\d+$/.test(values.seed ?? '0') || seed >= 2 ** 32) {
+      throw new Error('--seed needs a whole number below 4294967296');
+    }
     const [address, input, instruction, output] = positionals;
     const loopback = /^(localhost|127\.[\d.]+|\[::1\]):\d+$/.test(address);
     if (values['token-file'] && !values['tls-ca'] && !loopback) {
@@ -143,12 +161,17 @@ function readArguments() {
 }
 
 /** Fails in the first second rather than the last: nothing is ever overwritten. */
-async function checkFiles({ input, output, 'steps-dir': stepsDir }) {
-  if (!(await stat(input)).isFile()) throw new Problem('audio_not_found', `${input} is not a file`);
-  if (existsSync(output)) throw new Problem('output_exists', `${output} already exists`, 'give another name');
-  if (stepsDir) {
-    await mkdir(stepsDir, { recursive: true });
-    if (readdirSync(stepsDir).length) throw new Problem('output_exists', `${stepsDir} is not empty`, 'give another folder to --steps-dir');
+function checkFiles({ input, output, 'steps-dir': stepsDir }) {
+  if (!statSync(input, { throwIfNoEntry: false })?.isFile()) {
+    throw new Problem('audio_not_found', `${input} is not a file`, 'give the name of a recording');
+  }
+  if (lstatSync(output, { throwIfNoEntry: false })) {
+    throw new Problem('output_exists', `${output} already exists`, 'give another name');
+  }
+  if (!stepsDir) return;
+  mkdirSync(stepsDir, { recursive: true });
+  if (readdirSync(stepsDir).length) {
+    throw new Problem('output_exists', `${stepsDir} is not empty`, 'give another folder to --steps-dir');
   }
 }
 
@@ -159,7 +182,13 @@ async function* requests(wanted, interrupt) {
   yield {
     header: {
       request_id: randomUUID(),
-      spec: { ...wish, seed, mode: 'MODE_PRESERVE', output_encoding: 'OUTPUT_ENCODING_SOURCE', source_name: basename(input) },
+      spec: {
+        ...wish,
+        mode: 'MODE_PRESERVE',
+        seed,
+        output_encoding: 'OUTPUT_ENCODING_SOURCE',
+        source_name: basename(input),
+      },
       delivery: wanted['steps-dir'] ? 'DELIVERY_EVERY_STEP' : 'DELIVERY_RESULT',
       on_disconnect: 'ON_DISCONNECT_CANCEL',
     },
@@ -185,44 +214,48 @@ async function sendAll(call, messages) {
   call.end();
 }
 
-/** Shows one event. */
-function show(event) {
-  const { listened, step_planned, plan_ready, step_started, step_finished, warning } = event;
-  const direction = (degrees) => (degrees == null ? '' : `, ${degrees.toFixed(0)}°`);
-  if (event.event === 'queued') screen.say(`waiting: ${event.queued.position} before this one`);
-  if (event.event === 'progress') screen.progress(event.progress);
-  else if (event.event === 'listened') {
-    for (const { label, confidence, start_s, end_s, azimuth_deg, _azimuth_deg } of listened.sounds) {
-      const place = direction(_azimuth_deg && azimuth_deg);
-      screen.say(`heard: ${label} (${Math.round(confidence * 100)} %, ${start_s.toFixed(1)}–${end_s.toFixed(1)} s${place})`);
+const percent = (share) => `${Math.round(share * 100)} %`;
+
+/** What to show for each kind of event. */
+const show = {
+  queued: ({ position }) => screen.say(`waiting: ${position} before this one`),
+  progress: (event) => screen.progress(event),
+  listened({ sounds }) {
+    for (const { label, confidence, start_s, end_s, azimuth_deg, _azimuth_deg } of sounds) {
+      const place = _azimuth_deg ? `, ${azimuth_deg.toFixed(0)}°` : ''; // _azimuth_deg: whether it is set
+      screen.say(`heard: ${label} (${percent(confidence)}, ${start_s.toFixed(1)}–${end_s.toFixed(1)} s${place})`);
     }
-  } else if (event.event === 'step_planned') screen.say(`plan: ${step_planned.index + 1}. ${step_planned.step.text}`);
-  else if (event.event === 'plan_ready') screen.say(`the plan has ${plan_ready.plan.steps.length} step(s)`);
-  else if (event.event === 'step_started') screen.say(`step ${step_started.index + 1}/${step_started.count} on ${step_started.device}: ${step_started.step.text}`);
-  else if (event.event === 'step_finished') {
-    const { elapsed_s, realtime_factor, method, confidence } = step_finished;
+  },
+  step_planned: ({ index, step }) => screen.say(`plan: ${index + 1}. ${step.text}`),
+  plan_ready: ({ plan }) => screen.say(`the plan has ${plan.steps.length} step(s)`),
+  step_started: ({ index, count, device, step }) => screen.say(`step ${index + 1}/${count} on ${device}: ${step.text}`),
+  step_finished({ elapsed_s, realtime_factor, method, confidence }) {
     screen.rest();
-    screen.say(`  done in ${elapsed_s.toFixed(1)} s (${realtime_factor.toFixed(2)} × real time), ${method}, ${Math.round(confidence * 100)} % sure`);
-  } else if (event.event === 'warning') screen.say(`warning: ${warning.message}${warning.hint && ` (${warning.hint})`}`);
-}
+    const speed = `${elapsed_s.toFixed(1)} s (${realtime_factor.toFixed(2)} × real time)`;
+    screen.say(`  done in ${speed}, ${method}, ${percent(confidence)} sure`);
+  },
+  warning: ({ message, hint }) => screen.say(`warning: ${message}${hint && ` (${hint})`}`),
+};
 
 /** Returns a name like "01-remove-dog-barking.wav", as the command line of SmartDJ itself gives. */
 function stepFileName(index, step, extension) {
   const operation = step.operation ?? 'step';
-  const sound = (step[operation]?.sound ?? '').toLowerCase().replace(/[^\p{L}\p{N}]+/gu, '-').slice(0, 48).replace(/^-+|-+$/g, '');
-  return `${String(index + 1).padStart(2, '0')}-${operation}-${sound || 'sound'}${extension}`;
+  const sound = (step[operation]?.sound ?? '').toLowerCase().replace(/[^\p{L}\p{N}]+/gu, '-');
+  const slug = sound.replace(/^-/, '').slice(0, 48).replace(/-$/, '');
+  return `${String(index + 1).padStart(2, '0')}-${operation}-${slug || 'sound'}${extension}`;
 }
 
 /** Edits; returns the exit code. */
 async function main() {
   const wanted = readArguments();
-  await checkFiles(wanted);
+  checkFiles(wanted);
 
   const interrupt = { asked: 0 };
   interrupt.happens = new Promise((resolve) => {
     const stop = () => {
-      if (interrupt.asked) { // the second time: leave at once, but leave nothing lying about
-        if (PartFile.newest) rmSync(PartFile.newest.path, { force: true });
+      if (interrupt.asked) {
+        // The second time: leave at once, but leave nothing lying about.
+        for (const path of PartFile.alive) rmSync(path, { force: true });
         process.exit(EXIT.cancelled);
       }
       interrupt.asked = performance.now();
@@ -233,7 +266,8 @@ async function main() {
   });
 
   const { 'tls-ca': authority, 'token-file': tokenFile, 'steps-dir': stepsDir } = wanted;
-  const credentials = authority ? grpc.credentials.createSsl(readFileSync(authority)) : grpc.credentials.createInsecure();
+  const { createInsecure, createSsl } = grpc.credentials;
+  const credentials = authority ? createSsl(readFileSync(authority)) : createInsecure();
   const metadata = new grpc.Metadata();
   if (tokenFile) metadata.set('authorization', `Bearer ${readFileSync(tokenFile, 'utf8').trim()}`);
   const client = new EditService(wanted.address, credentials);
@@ -259,16 +293,15 @@ async function main() {
     await part.write(data);
     if (!last) return;
     await part.finish(sha256);
-    part.sha256 = sha256;
     if (stepsDir) {
       const copy = await PartFile.create(stepsDir);
       try {
         for await (const bytes of createReadStream(part.path, { highWaterMark: CHUNK_BYTES })) await copy.write(bytes);
         await copy.finish(sha256);
-        await copy.place(join(stepsDir, stepFileName(step_index, started.get(step_index) ?? {}, extname(wanted.output))));
+        const name = stepFileName(step_index, started.get(step_index) ?? {}, extname(wanted.output));
+        await copy.place(join(stepsDir, name));
       } finally {
         await copy.drop();
-        PartFile.newest = part;
       }
     }
   }
@@ -280,13 +313,17 @@ async function main() {
           await receive(audio);
           continue;
         }
-        show(event);
-        if (event.event === 'step_started') started.set(event.step_started.index, event.step_started.step);
-        if (event.event === 'step_finished') {
-          const { index, step, audio: { sha256, audio_sha256 }, elapsed_s } = event.step_finished;
-          steps.push({ index, text: step.text, sha256, audio_sha256, elapsed_s });
+        const kind = event.event; // undefined for an event newer than our .proto files
+        const what = event[kind];
+        show[kind]?.(what);
+        if (kind === 'step_started') started.set(what.index, what.step);
+        if (kind === 'step_finished') {
+          const { sha256, audio_sha256 } = what.audio;
+          steps.push({ index: what.index, text: what.step.text, sha256, audio_sha256, elapsed_s: what.elapsed_s });
         }
-        ({ summary, question, failed } = { summary, question, failed, [event.event]: event[event.event] });
+        if (kind === 'summary') summary = what;
+        if (kind === 'question') question = what;
+        if (kind === 'failed') failed = what;
       }
       if (failed) throw problemOfStatus(failed.error);
     } catch (error) {
@@ -294,23 +331,26 @@ async function main() {
       if (!interrupt.asked) throw error.metadata ? problemOfCall(error) : error;
     }
     screen.rest();
-    const report = { result_sha256: null, audio_sha256: null, steps, cancel_to_end_s: null };
-    let exitCode = EXIT.ok;
+    const print = (report) => process.stdout.write(`${JSON.stringify(report)}\n`);
     if (interrupt.asked) {
-      report.cancel_to_end_s = (performance.now() - interrupt.asked) / 1000;
       screen.say('cancelled');
-      exitCode = EXIT.cancelled;
-    } else if (question) {
+      const cancel_to_end_s = (performance.now() - interrupt.asked) / 1000;
+      print({ result_sha256: null, audio_sha256: null, steps, cancel_to_end_s });
+      return EXIT.cancelled;
+    }
+    if (question) {
       screen.say([question.text, ...question.choices.map((choice) => `  - ${choice}`)].join('\n'));
       return EXIT.question;
-    } else {
-      if (!summary?.result || part?.sha256 !== summary.result.sha256) throw new Problem('data_loss', 'the server ended without the result', 'run again');
-      await part.place(wanted.output);
-      Object.assign(report, { result_sha256: summary.result.sha256, audio_sha256: summary.result.audio_sha256 });
-      screen.say(`wrote ${wanted.output} (${steps.length} step(s), ${summary.elapsed_s.toFixed(1)} s, ${summary.realtime_factor.toFixed(2)} × real time)`);
     }
-    process.stdout.write(`${JSON.stringify(report)}\n`);
-    return exitCode;
+    if (!summary?.result || part?.sha256 !== summary.result.sha256) {
+      throw new Problem('data_loss', 'the server ended without the result', 'run again');
+    }
+    await part.place(wanted.output);
+    const speed = `${summary.elapsed_s.toFixed(1)} s, ${summary.realtime_factor.toFixed(2)} × real time`;
+    screen.say(`wrote ${wanted.output} (${steps.length} step(s), ${speed})`);
+    const { sha256, audio_sha256 } = summary.result;
+    print({ result_sha256: sha256, audio_sha256, steps, cancel_to_end_s: null });
+    return EXIT.ok;
   } finally {
     call.on('error', () => {}); // what comes after the end is of no interest
     call.cancel();
@@ -322,10 +362,10 @@ async function main() {
 try {
   process.exitCode = await main();
 } catch (error) {
-  // The system's own errors have names like ENOENT; anything else that is no Problem is a bug and keeps its stack.
-  const known = error instanceof Problem || error.syscall;
   screen.rest();
-  screen.say(`error: ${known ? `${String(error.code).toLowerCase()}: ${error.message}` : error.stack}`);
+  // A file that can't be read or written tells so by itself; anything else that is no Problem is a bug.
+  if (error instanceof Problem) screen.say(`error: ${error.code}: ${error.message}`);
+  else screen.say(`error: ${error.syscall ? `system: ${error.message}` : error.stack}`);
   if (error.hint) screen.say(error.hint === USAGE ? USAGE : `hint: ${error.hint}`);
   process.exitCode = error.exitCode ?? EXIT.error;
 }

@@ -39,6 +39,19 @@ class ErrorCode(StrEnum):
     DEVICE_UNAVAILABLE = "device_unavailable"
     OUT_OF_MEMORY = "out_of_memory"
     ENDPOINT_FAILED = "endpoint_failed"
+    QUEUE_FULL = "queue_full"
+    SERVER_UNREACHABLE = "server_unreachable"
+    UNAUTHENTICATED = "unauthenticated"
+    PATH_FORBIDDEN = "path_forbidden"
+    JOB_NOT_FOUND = "job_not_found"
+    JOB_ENDED = "job_ended"
+    UPLOAD_MISMATCH = "upload_mismatch"
+    SERVER_STOPPING = "server_stopping"
+    DEADLINE = "deadline"
+    WORKER_CRASHED = "worker_crashed"
+    SERVER_CONFIG = "server_config"
+    REAPER_RUNNING = "reaper_running"
+    RPP_INVALID = "rpp_invalid"
     CANCELLED = "cancelled"
     INTERNAL = "internal"
 
@@ -88,6 +101,19 @@ ERROR_TABLE: dict[ErrorCode, ErrorRow] = {
     ErrorCode.DEVICE_UNAVAILABLE: ErrorRow(53, "FAILED_PRECONDITION", "Device not available"),
     ErrorCode.OUT_OF_MEMORY: ErrorRow(54, "RESOURCE_EXHAUSTED", "Out of memory"),
     ErrorCode.ENDPOINT_FAILED: ErrorRow(60, "UNAVAILABLE", "Endpoint failed"),
+    ErrorCode.QUEUE_FULL: ErrorRow(80, "RESOURCE_EXHAUSTED", "Server is busy"),
+    ErrorCode.SERVER_UNREACHABLE: ErrorRow(81, "UNAVAILABLE", "Server can't be reached"),
+    ErrorCode.UNAUTHENTICATED: ErrorRow(82, "UNAUTHENTICATED", "Not signed in"),
+    ErrorCode.PATH_FORBIDDEN: ErrorRow(83, "PERMISSION_DENIED", "Path not allowed"),
+    ErrorCode.JOB_NOT_FOUND: ErrorRow(84, "NOT_FOUND", "Job not found"),
+    ErrorCode.JOB_ENDED: ErrorRow(85, "FAILED_PRECONDITION", "Job has ended"),
+    ErrorCode.UPLOAD_MISMATCH: ErrorRow(86, "INVALID_ARGUMENT", "Upload does not match"),
+    ErrorCode.SERVER_STOPPING: ErrorRow(87, "UNAVAILABLE", "Server is stopping"),
+    ErrorCode.DEADLINE: ErrorRow(88, "DEADLINE_EXCEEDED", "Time is up"),
+    ErrorCode.WORKER_CRASHED: ErrorRow(89, "INTERNAL", "Worker crashed"),
+    ErrorCode.SERVER_CONFIG: ErrorRow(90, "FAILED_PRECONDITION", "Server configuration is wrong"),
+    ErrorCode.REAPER_RUNNING: ErrorRow(91, "FAILED_PRECONDITION", "REAPER is running"),
+    ErrorCode.RPP_INVALID: ErrorRow(92, "INVALID_ARGUMENT", "REAPER project is invalid"),
     ErrorCode.CANCELLED: ErrorRow(130, "CANCELLED", "Cancelled"),
     ErrorCode.INTERNAL: ErrorRow(70, "INTERNAL", "Internal error"),
 }

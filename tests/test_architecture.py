@@ -16,10 +16,12 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"steps", "audio", "spatial"}),
     frozenset({"plan", "plan_text", "render", "library", "grammar", "sampling", "separation", "models"}),
-    frozenset({"events", "listening"}),
+    frozenset({"events", "listening", "wire", "wire_status"}),
     frozenset({"editor", "planner"}),
-    frozenset({"agent", "wire"}),
-    frozenset({"cli", "console", "doctor", "eventjson", "outputs", "report", "report_page", "review"}),
+    frozenset({"agent"}),
+    frozenset(
+        {"cli", "client", "console", "doctor", "eventjson", "outputs", "report", "report_page", "review", "server"}
+    ),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
@@ -35,6 +37,8 @@ GRPC_STATUSES = {
     "INTERNAL",
     "UNAVAILABLE",
     "DATA_LOSS",
+    "DEADLINE_EXCEEDED",
+    "UNAUTHENTICATED",
 }
 
 

@@ -1,0 +1,216 @@
+"""Files up and down: in pieces, resumed where a connection broke, checked by their hash."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+import grpc
+
+from smartdj.v1 import audio_pb2
+from smartdj_agent.audio import Audio, AudioFormat, file_sha256, read_audio, write_audio
+from smartdj_agent.client.connection import Connection, raise_stalled
+from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.wire_status import from_rpc_error
+
+CHUNK_BYTES = 256 * 1024
+"""Data per message."""
+
+STALL_S = 60.0
+"""How long one piece may take before the transfer counts as stuck, seconds; slow lines need less."""
+
+Report = Callable[[str], None]
+"""Is told in words what is going on."""
+
+
+async def upload_file(connection: Connection, path: Path, report: Report) -> audio_pb2.AudioInfo:
+    """Send a file, unless the server has it; go on where an earlier try, also of another process, ended.
+
+    Raises
+    ------
+    SmartDJError
+        AUDIO_NOT_FOUND, AUDIO_UNREADABLE; what the server finds wrong with the file; SERVER_UNREACHABLE, DEADLINE.
+    """
+    sha256 = await asyncio.to_thread(file_sha256, path)
+    size = path.stat().st_size
+    patience, furthest, started_anew = connection.patience(), -1, False
+    while True:
+        request = audio_pb2.GetUploadRequest(sha256=sha256)
+        there = await connection.call(connection.stubs.audio.GetUpload, request)
+        if there.HasField("audio"):
+            return there.audio
+        offset = min(there.received_bytes, size)
+        if offset > furthest:
+            furthest = offset
+            patience.succeeded()
+        header = audio_pb2.UploadHeader(sha256=sha256, size_bytes=size, offset_bytes=offset)
+        try:
+            with path.open("rb") as file:
+                file.seek(offset)
+                return await _send(connection, header, file, report)
+        except grpc.RpcError as error:
+            if from_rpc_error(error).code is ErrorCode.UPLOAD_MISMATCH and offset and not started_anew:
+                started_anew = True  # what had arrived before was damaged; the server has dropped it
+                continue
+            report("connection lost; trying again")
+            await connection.retry(error, patience)
+
+
+async def _send(
+    connection: Connection, header: audio_pb2.UploadHeader, file: BinaryIO, report: Report
+) -> audio_pb2.AudioInfo:
+    call = connection.stubs.audio.Upload(metadata=connection.metadata)
+    sent = header.offset_bytes
+    try:
+        async with asyncio.timeout(STALL_S):
+            await call.write(audio_pb2.UploadRequest(header=header))
+        while not call.done():  # a server that has the file meanwhile answers before everything was sent
+            data = await asyncio.to_thread(file.read, CHUNK_BYTES)
+            if not data:
+                break
+            async with asyncio.timeout(STALL_S):
+                await call.write(audio_pb2.UploadRequest(data=data))
+            sent += len(data)
+            report(f"sending the recording, {sent / header.size_bytes:.0%}")
+        async with asyncio.timeout(STALL_S):
+            if not call.done():
+                await call.done_writing()
+            response = await call
+        connection.reached()
+        return response.audio
+    except TimeoutError:
+        raise_stalled(connection.target, STALL_S)
+    except asyncio.InvalidStateError:  # it ended between our look and our writing
+        return (await call).audio
+    finally:
+        call.cancel()
+
+
+async def upload_audio(connection: Connection, audio: Audio, report: Report) -> audio_pb2.AudioInfo:
+    """Send the samples as they are: as a FLOAT WAV, as DOUBLE where they are float64; no format, no tags."""
+    exact = AudioFormat("WAV", "DOUBLE" if audio.samples.dtype.itemsize == 8 else "FLOAT")
+    with tempfile.TemporaryDirectory(prefix="smartdj-") as folder:
+        path = Path(folder) / "recording.wav"
+        await asyncio.to_thread(write_audio, path, replace(audio, format=exact, tags=()))
+        return await upload_file(connection, path, report)
+
+
+async def download_file(connection: Connection, sha256: str, path: Path) -> audio_pb2.AudioInfo:
+    """Fetch a file; it appears under its name only when it is whole and its hash is right.
+
+    Raises
+    ------
+    SmartDJError
+        OUTPUT_EXISTS, OUTPUT_UNWRITABLE, DISK_FULL; AUDIO_NOT_FOUND where the server doesn't have it; ENDPOINT_FAILED for
+        damaged data; SERVER_UNREACHABLE, DEADLINE.
+    """
+    if os.path.lexists(path):
+        raise _exists(path)
+    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.part")
+    try:
+        with open(temporary, "xb") as file:
+            info = await _receive(connection, sha256, file)
+            file.flush()
+            os.fsync(file.fileno())
+        _publish(temporary, path)
+        return info
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise SmartDJError(
+                ErrorCode.DISK_FULL, f"{path} was not written: no space left", "free some space, or choose another disk"
+            ) from error
+        raise SmartDJError(
+            ErrorCode.OUTPUT_UNWRITABLE,
+            f"{path} can't be written: {error.strerror or error}",
+            "check the folder and your permissions, or choose another place",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+async def _receive(connection: Connection, sha256: str, file: BinaryIO) -> audio_pb2.AudioInfo:
+    digest, patience, offset = hashlib.sha256(), connection.patience(), 0
+    while True:
+        request = audio_pb2.DownloadRequest(sha256=sha256, offset_bytes=offset)
+        call = connection.stubs.audio.Download(request, metadata=connection.metadata)
+        info = None
+        try:
+            messages = aiter(call)
+            while True:
+                async with asyncio.timeout(STALL_S):
+                    message = await anext(messages, None)
+                if message is None:
+                    break
+                connection.reached()
+                if message.WhichOneof("payload") == "audio":
+                    info = message.audio
+                    continue
+                await asyncio.to_thread(_append, file, digest, message.data)
+                offset += len(message.data)
+                patience.succeeded()
+                if info is None or offset > info.size_bytes:
+                    break
+        except TimeoutError:
+            raise_stalled(connection.target, STALL_S)
+        except grpc.RpcError as error:
+            await connection.retry(error, patience)
+            continue
+        finally:
+            call.cancel()
+        if info is None or offset != info.size_bytes or digest.hexdigest() != sha256:
+            raise SmartDJError(
+                ErrorCode.ENDPOINT_FAILED,
+                f"the recording {sha256[:12]}… arrived damaged from {connection.target}",
+                "try again; if it stays so, the file at the server is damaged",
+            )
+        return info
+
+
+def _append(file: BinaryIO, digest: hashlib._Hash, data: bytes) -> None:
+    digest.update(data)
+    file.write(data)
+
+
+async def download_audio(connection: Connection, sha256: str) -> Audio:
+    """Fetch a recording into memory, in the format and with the tags that its file has."""
+    with tempfile.TemporaryDirectory(prefix="smartdj-") as folder:
+        path = Path(folder) / "recording"
+        await download_file(connection, sha256, path)
+        return await asyncio.to_thread(read_audio, path)
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Give the finished file its name in one step, never in place of another file."""
+    try:
+        os.link(temporary, path)  # unlike a rename, fails where another process made the file meanwhile
+    except FileExistsError as error:
+        raise _exists(path) from error
+    except OSError:  # a file system without hard links: reserve the name, then replace our own reservation
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError as error:
+            raise _exists(path) from error
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+    with contextlib.suppress(OSError):  # folders can't be opened on Windows; some network file systems refuse
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the name too shall survive a power cut
+        finally:
+            os.close(folder)
+
+
+def _exists(path: Path) -> SmartDJError:
+    return SmartDJError(ErrorCode.OUTPUT_EXISTS, f"{path} exists already", "choose another name")

@@ -1,7 +1,7 @@
 """The Python client of a SmartDJ server: it hides chunks, resuming and retries.
 
-`Client` is for scripts and threads, `AsyncClient` for asyncio programs; both have the same methods. `RemoteAgent` stands in
-for `smartdj_agent.agent.Agent` wherever one is expected.
+`Client` is for scripts and threads, `AsyncClient` for asyncio programs; both have the same methods. `RemoteAgent`
+stands in for `smartdj_agent.agent.Agent` wherever one is expected.
 
 Examples
 --------

@@ -1,8 +1,8 @@
 """The client for asyncio programs; the sync one is built on it.
 
-Work is started with SubmitJob, watched with WatchJob and its audio fetched with Download, also where somebody waits for it
-at once: each of these calls can be made again, so a broken connection needs no special case. What EditService.Edit would do
-in one stream would end with that stream.
+Work is started with SubmitJob, watched with WatchJob and its audio fetched with Download, also where somebody waits
+for it at once: each of these calls can be made again, so a broken connection needs no special case. What
+EditService.Edit would do in one stream would end with that stream.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from smartdj_agent.client.values import (
     audio_from_proto,
     capabilities_from_proto,
     job_from_proto,
-    state_to_proto,
 )
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.events import Event, Finished, PlanReady, Question
@@ -70,11 +69,11 @@ class _Wanted:
 
 
 class AsyncRun:
-    """A job that is being watched: an asynchronous iterator over the events that `smartdj_agent.agent.Agent` would yield.
+    """A job that is being watched: an asynchronous iterator over the events that `Agent` would yield.
 
-    Made by `AsyncClient.edit`, `plan` and `watch`. Nothing happens before the first event is asked for. A connection that
-    breaks is mended without a trace in the events. Use it as a context manager: leaving a run of `edit` or `plan` before its
-    end cancels the job, also by an exception or a cancelled task; leaving one of `watch` does not.
+    Made by `AsyncClient.edit`, `plan` and `watch`. Nothing happens before the first event is asked for. A connection
+    that breaks is mended without a trace in the events. Use it as a context manager: leaving a run of `edit` or `plan`
+    before its end cancels the job, also by an exception or a cancelled task; leaving one of `watch` does not.
 
     Attributes
     ----------
@@ -93,7 +92,13 @@ class AsyncRun:
     """
 
     def __init__(
-        self, client: AsyncClient, wanted: _Wanted | None, *, job_id: str = "", after: int = 0, status: Report | None = None
+        self,
+        client: AsyncClient,
+        wanted: _Wanted | None,
+        *,
+        job_id: str = "",
+        after: int = 0,
+        status: Report | None = None,
     ) -> None:
         self.job_id = job_id
         self.plan: Plan | None = None
@@ -203,13 +208,13 @@ class AsyncRun:
         if isinstance(source, Audio):
             self._look = (source.format, source.tags)
         elif not isinstance(source, RemoteAudio):
-            # The recording is read here although the server reads it again: for its tags, and so that a file that can't be
-            # read is an error before it travels.
+            # The recording is read here although the server reads it again: for its tags, and so that a file that
+            # can't be read is an error before it travels.
             own = await asyncio.to_thread(read_audio, source)
             self._look = (own.format, own.tags)
         self.job_id = (await self._client._start(source, spec, self._status)).job_id
 
-    async def _listen(self, patience: Patience) -> AsyncIterator[event_pb2.JobEvent]:
+    async def _listen(self, patience: Patience) -> AsyncGenerator[event_pb2.JobEvent, None]:
         """Yield new messages until the stream ends, breaks or falls silent."""
         connection = self._client._connection
         request = job_pb2.WatchJobRequest(job_id=self.job_id, after_sequence=self.last_sequence)
@@ -222,9 +227,13 @@ class AsyncRun:
                 if response is None:
                     return
                 patience.succeeded()
-                if response.event.sequence > self.last_sequence:
-                    self.last_sequence = response.event.sequence
-                    yield response.event
+                message = response.event
+                # Progress is not kept and has the number of the event before it; all others come once.
+                if message.sequence > self.last_sequence or (
+                    message.HasField("progress") and message.sequence == self.last_sequence
+                ):
+                    self.last_sequence = message.sequence
+                    yield message
         except TimeoutError:
             return
         except grpc.RpcError as error:
@@ -297,9 +306,9 @@ def _never(info: audio_pb2.AudioInfo) -> Audio:
 class AsyncClient:
     """A SmartDJ server, for asyncio programs. Opens its connection when it is first used.
 
-    All methods raise `SmartDJError`: the server's own errors; SERVER_UNREACHABLE where it can't be reached (tried again for
-    3 s where it never answered, else for `patience_s`); UNAUTHENTICATED; DEADLINE. Only calls that failed because the server
-    was not available are made again, with growing, jittered pauses and the same request id.
+    All methods raise `SmartDJError`: the server's own errors; SERVER_UNREACHABLE where it can't be reached (tried
+    again for 3 s where it never answered, else for `patience_s`); UNAUTHENTICATED; DEADLINE. Only calls that failed
+    because the server was not available are made again, with growing, jittered pauses and the same request id.
 
     Parameters
     ----------
@@ -435,8 +444,8 @@ class AsyncClient:
         Returns
         -------
         AsyncRun
-            Events as of `smartdj_agent.agent.Agent`. Audio is exact (nothing is rounded or clipped) and carries the format
-            and tags of the source, so that `smartdj_agent.audio.write_audio` writes it as the source is stored.
+            Events as of `smartdj_agent.agent.Agent`. Audio is exact (nothing is rounded or clipped) and carries the
+            format and tags of the source, so that `smartdj_agent.audio.write_audio` writes it as the source is stored.
 
         Raises
         ------
@@ -647,7 +656,7 @@ class AsyncClient:
         >>> async for job in client.jobs([JobState.RUNNING]):
         ...     print(job.job_id)
         """
-        request = job_pb2.ListJobsRequest(states=[state_to_proto(JobState(state)) for state in states])
+        request = job_pb2.ListJobsRequest(states=[f"JOB_STATE_{JobState(state).name}" for state in states])
         while True:
             page = await self._connection.call(self._connection.stubs.jobs.ListJobs, request)
             for item in page.jobs:

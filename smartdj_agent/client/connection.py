@@ -37,8 +37,8 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
-    # A peer that vanished without a word is noticed within 30 s. The server allows a ping every 10 s, also while no data
-    # flows; by itself gRPC would stop after two pings of a stream that only listens.
+    # A peer that vanished without a word is noticed within 30 s. The server allows a ping every 10 s, also while no
+    # data flows; by itself gRPC would stop after two pings of a stream that only listens.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -149,11 +149,11 @@ class Stubs:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
-        self.audio = AudioServiceStub(channel)  # type: ignore[no-untyped-call]
-        self.editing = EditServiceStub(channel)  # type: ignore[no-untyped-call]
+        self.audio = AudioServiceStub(channel)
+        self.editing = EditServiceStub(channel)
         self.health = HealthStub(channel)
-        self.jobs = JobServiceStub(channel)  # type: ignore[no-untyped-call]
-        self.server = ServerServiceStub(channel)  # type: ignore[no-untyped-call]
+        self.jobs = JobServiceStub(channel)
+        self.server = ServerServiceStub(channel)
 
 
 class Connection:
@@ -194,9 +194,9 @@ class Connection:
             )
         # Read now, so that a wrong path shows at once and not at the first call.
         self._ca = _read_pem(tls_ca, "--tls-ca") if tls_ca is not None else None
-        self._certificate = (
-            (_read_pem(client_cert[0], "client_cert"), _read_pem(client_cert[1], "client_cert")) if client_cert else None
-        )
+        self._certificate: tuple[bytes, bytes] | None = None
+        if client_cert is not None:
+            self._certificate = _read_pem(client_cert[0], "client_cert"), _read_pem(client_cert[1], "client_cert")
         self._secure = secure
         self._stubs: Stubs | None = None
         self._closed = False

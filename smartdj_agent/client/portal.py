@@ -25,10 +25,16 @@ class Portal:
         self._thread: threading.Thread | None = None
         self._closed = False
 
+    @property
+    def used(self) -> bool:
+        """Whether there is a thread that something may run in."""
+        return self._thread is not None and not self._closed
+
     def call(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run what `function` returns, and return or raise what comes of it.
 
-        An exception in the waiting thread, such as KeyboardInterrupt, cancels the coroutine, lets it clean up, and goes on.
+        An exception in the waiting thread, such as KeyboardInterrupt, cancels the coroutine, lets it clean up, and
+        goes on.
 
         Raises
         ------

@@ -110,8 +110,8 @@ async def download_file(connection: Connection, sha256: str, path: Path) -> audi
     Raises
     ------
     SmartDJError
-        OUTPUT_EXISTS, OUTPUT_UNWRITABLE, DISK_FULL; AUDIO_NOT_FOUND where the server doesn't have it; ENDPOINT_FAILED for
-        damaged data; SERVER_UNREACHABLE, DEADLINE.
+        OUTPUT_EXISTS, OUTPUT_UNWRITABLE, DISK_FULL; AUDIO_NOT_FOUND where the server doesn't have it; ENDPOINT_FAILED
+        for damaged data; SERVER_UNREACHABLE, DEADLINE.
     """
     if os.path.lexists(path):
         raise _exists(path)

@@ -251,13 +251,8 @@ def job_from_proto(message: job_pb2.Job) -> Job:
     )
 
 
-def state_to_proto(state: JobState) -> job_pb2.JobState:
-    """Return the protocol's word for a state."""
-    return job_pb2.JobState.Value(f"JOB_STATE_{state.name}")
-
-
 def _state_from_proto(state: int) -> JobState:
-    return JobState(job_pb2.JobState.Name(state).removeprefix("JOB_STATE_").lower())  # type: ignore[arg-type]
+    return JobState(job_pb2.JobState.Name(state).removeprefix("JOB_STATE_").lower())
 
 
 def _time(stamp: Timestamp) -> datetime:
@@ -276,7 +271,7 @@ def capabilities_from_proto(message: server_pb2.GetCapabilitiesResponse) -> Capa
                 item.summary,
                 tuple(_parameter(parameter) for parameter in item.parameters),
                 tuple(item.templates),
-                tuple(PlanStep(step.step_id or f"s{n}", step_from_proto(step)) for n, step in enumerate(item.examples, 1)),
+                tuple(PlanStep(f"s{n}", step_from_proto(step)) for n, step in enumerate(item.examples, start=1)),
             )
             for item in message.operations
         ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,16 +29,12 @@ from smartdj_agent.events import (
     StepStarted,
     Writing,
 )
+from smartdj_agent.instruction import check_instruction
 from smartdj_agent.library import SoundLibrary
 from smartdj_agent.listening import listen
 from smartdj_agent.models.presets import get_preset
 from smartdj_agent.plan import Plan, PlanStep, Provenance, check_source
-from smartdj_agent.planner import Asked, Planner, check_instruction
-
-
-def typed(text: str) -> str:
-    """Return the text with blanks for what nobody types and no plan file holds: control codes, half characters."""
-    return "".join(" " if unicodedata.category(char) in ("Cc", "Cs") else char for char in text)
+from smartdj_agent.planner import Asked, Planner
 
 
 class Agent:
@@ -113,7 +108,7 @@ class Agent:
         SmartDJError
             INSTRUCTION_EMPTY, INSTRUCTION_TOO_LONG, MODEL_MISSING or MODEL_CORRUPT.
         """
-        asked = check_instruction(typed(instruction))
+        asked = check_instruction(instruction)
         heard = Listened((), 0.0)
         for event in self.listen(audio):
             yield event

@@ -16,18 +16,18 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import soundfile
 import soxr
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.files import exists_error, publish, temporary_beside, write_error
 
 MAX_DURATION_S = 4 * 3600.0
 """Longest recording that is read, seconds."""
@@ -417,7 +417,7 @@ def check_output(
     if file.is_dir():
         raise SmartDJError(ErrorCode.OUTPUT_UNWRITABLE, f"{file} is a folder", "name a file inside it")
     if not overwrite and os.path.lexists(file):
-        raise _exists(file)
+        raise exists_error(file)
     folder = file.parent
     if not folder.is_dir():
         raise SmartDJError(
@@ -465,18 +465,16 @@ def write_audio(path: str | os.PathLike[str], audio: Audio, *, overwrite: bool =
     check_output(file, overwrite=overwrite)
     target = Path(os.path.realpath(file))
     chosen = _sized(chosen, audio)
-    temporary = target.with_name(f".{target.name[:80]}.{secrets.token_hex(6)}.part")
+    temporary: Path | None = None
     try:
-        descriptor = os.open(
-            temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666
-        )  # 0o666: the umask decides
-        os.close(descriptor)
+        temporary = temporary_beside(target)
         _write_whole(temporary, file, audio, chosen)
-        _publish(temporary, target, file, overwrite)
+        publish(temporary, target, overwrite=overwrite)
     except OSError as error:
-        _raise_unwritable(file, error)
+        raise write_error(file, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def _sized(chosen: AudioFormat, audio: Audio) -> AudioFormat:
@@ -517,8 +515,6 @@ def _write_whole(temporary: Path, file: Path, audio: Audio, chosen: AudioFormat)
         if shutil.disk_usage(temporary.parent).free < 1 << 20 or "space" in str(error).lower():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise OSError(errno.EIO, str(error) or "the system wrote less than it was given") from error
-    with temporary.open("rb+") as stream:
-        os.fsync(stream.fileno())
     if chosen.subtype in _LOSSLESS_SUBTYPES:  # closing rewrites the header, and says nothing where that fails
         try:
             frames = int(soundfile.info(temporary).frames)
@@ -554,61 +550,6 @@ def _blocks(audio: Audio, subtype: str, file: Path) -> Iterator[np.ndarray]:
             rounded = np.rint(block.astype(np.float64) * scale)
             integers = np.clip(rounded, lowest, scale - 1.0).astype(np.int32)
             yield integers << (32 - bits)
-
-
-def _publish(temporary: Path, target: Path, file: Path, overwrite: bool) -> None:
-    """Give the finished file its name in one step, never replacing a file that may not be replaced."""
-    if overwrite:
-        os.replace(temporary, target)
-    else:
-        try:
-            os.link(temporary, target)  # unlike a rename, fails if another process made the file meanwhile
-        except FileExistsError as error:
-            raise _exists(file) from error
-        except (
-            OSError
-        ):  # a file system without hard links: reserve the name, then replace our own reservation
-            try:
-                os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-            except FileExistsError as error:
-                raise _exists(file) from error
-            try:
-                os.replace(temporary, target)
-            except OSError:
-                target.unlink(missing_ok=True)
-                raise
-    try:
-        folder = os.open(target.parent, os.O_RDONLY)
-    except OSError:  # folders can't be opened on Windows
-        return
-    try:
-        os.fsync(folder)  # the name too shall survive a power cut
-    except OSError:  # some network file systems refuse this; the data itself is safe
-        pass
-    finally:
-        os.close(folder)
-
-
-def _exists(file: Path) -> SmartDJError:
-    return SmartDJError(
-        ErrorCode.OUTPUT_EXISTS,
-        f"{file} exists already",
-        "choose another name, or allow overwriting (--overwrite)",
-    )
-
-
-def _raise_unwritable(file: Path, error: OSError) -> NoReturn:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        raise SmartDJError(
-            ErrorCode.DISK_FULL,
-            f"{file} was not written: no space left",
-            "free some space, or choose another disk",
-        ) from error
-    raise SmartDJError(
-        ErrorCode.OUTPUT_UNWRITABLE,
-        f"{file} can't be written: {error.strerror or error}",
-        "check the folder and your permissions, or choose another place",
-    ) from error
 
 
 def clipped_samples(audio: Audio, subtype: str | None = None) -> int:

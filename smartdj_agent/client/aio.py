@@ -270,14 +270,14 @@ class AsyncRun:
         elif kind == "failed":
             self._ended = True
             raise from_status(message.failed.error)
-        elif kind == "plan_ready":
-            self.awaits_review = message.plan_ready.awaits_review
         elif kind == "step_finished":
             audio = await self._fetch(message.step_finished.audio.sha256)
         elif kind == "summary" and message.summary.HasField("result"):
             audio = await self._fetch(message.summary.result.sha256)
         if kind in ("summary", "question"):
             self._ended = True
+        if kind != "progress":  # whatever comes after a plan shows that somebody has decided
+            self.awaits_review = kind == "plan_ready" and message.plan_ready.awaits_review
         if audio is not None:
             self.audio = audio
         event = event_from_proto(message, lambda info: self._fetched[1] if self._fetched else _never(info))

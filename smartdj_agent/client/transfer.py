@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import hashlib
 import os
-import secrets
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +18,7 @@ from smartdj.v1 import audio_pb2
 from smartdj_agent.audio import Audio, AudioFormat, file_sha256, read_audio, write_audio
 from smartdj_agent.client.connection import Connection, raise_stalled
 from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.files import publish, temporary_beside, write_error
 from smartdj_agent.wire_status import from_rpc_error
 
 CHUNK_BYTES = 256 * 1024
@@ -113,28 +112,20 @@ async def download_file(connection: Connection, sha256: str, path: Path) -> audi
         OUTPUT_EXISTS, OUTPUT_UNWRITABLE, DISK_FULL; AUDIO_NOT_FOUND where the server doesn't have it; ENDPOINT_FAILED
         for damaged data; SERVER_UNREACHABLE, DEADLINE.
     """
-    if os.path.lexists(path):
-        raise _exists(path)
-    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.part")
+    temporary: Path | None = None
     try:
-        with open(temporary, "xb") as file:
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, "it exists")
+        temporary = temporary_beside(path)
+        with temporary.open("wb") as file:
             info = await _receive(connection, sha256, file)
-            file.flush()
-            os.fsync(file.fileno())
-        _publish(temporary, path)
+        await asyncio.to_thread(publish, temporary, path, overwrite=False)
         return info
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise SmartDJError(
-                ErrorCode.DISK_FULL, f"{path} was not written: no space left", "free some space, or choose another disk"
-            ) from error
-        raise SmartDJError(
-            ErrorCode.OUTPUT_UNWRITABLE,
-            f"{path} can't be written: {error.strerror or error}",
-            "check the folder and your permissions, or choose another place",
-        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise write_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 async def _receive(connection: Connection, sha256: str, file: BinaryIO) -> audio_pb2.AudioInfo:
@@ -187,30 +178,3 @@ async def download_audio(connection: Connection, sha256: str) -> Audio:
         await download_file(connection, sha256, path)
         return await asyncio.to_thread(read_audio, path)
 
-
-def _publish(temporary: Path, path: Path) -> None:
-    """Give the finished file its name in one step, never in place of another file."""
-    try:
-        os.link(temporary, path)  # unlike a rename, fails where another process made the file meanwhile
-    except FileExistsError as error:
-        raise _exists(path) from error
-    except OSError:  # a file system without hard links: reserve the name, then replace our own reservation
-        try:
-            path.touch(exist_ok=False)
-        except FileExistsError as error:
-            raise _exists(path) from error
-        try:
-            os.replace(temporary, path)
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
-    with contextlib.suppress(OSError):  # folders can't be opened on Windows; some network file systems refuse
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the name too shall survive a power cut
-        finally:
-            os.close(folder)
-
-
-def _exists(path: Path) -> SmartDJError:
-    return SmartDJError(ErrorCode.OUTPUT_EXISTS, f"{path} exists already", "choose another name")

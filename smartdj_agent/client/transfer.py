@@ -10,9 +10,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import grpc
+import grpc.aio
 
 from smartdj.v1 import audio_pb2
 from smartdj_agent.audio import Audio, AudioFormat, file_sha256, read_audio, write_audio
@@ -90,8 +91,25 @@ async def _send(
         raise_stalled(connection.target, STALL_S)
     except asyncio.InvalidStateError:  # it ended between our look and our writing
         return (await call).audio
+    except grpc.aio.AioRpcError as error:
+        raise await _own_error(call, error) from error
     finally:
         call.cancel()
+
+
+async def _own_error(call: Any, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+    """Find out why a call ended while we were writing.
+
+    When the server ends a call, grpc.aio fails the write under way with an INTERNAL error of its own making, a moment
+    before it has the server's answer. A call that never gets one has lost its connection.
+    """
+    for _ in range(100):
+        if error.code() is not grpc.StatusCode.INTERNAL or error.details() != "Internal error from Core":
+            return error
+        await asyncio.sleep(0.01)
+        initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
+        error = grpc.aio.AioRpcError(await call.code(), initial, trailing, await call.details())
+    return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, initial, trailing, "the connection broke")
 
 
 async def upload_audio(connection: Connection, audio: Audio, report: Report) -> audio_pb2.AudioInfo:

@@ -221,19 +221,20 @@ class FakeServer(
         messages = aiter(requests)
         header = (await anext(messages)).header
         fault = await self._enter("Upload", header, context)
-        data = self.partial.setdefault(header.sha256, bytearray())
+        data = bytearray(self.partial.get(header.sha256, b""))
         assert header.offset_bytes <= len(data)
         del data[header.offset_bytes :]
         count = 0
         async for message in messages:
             data += message.data
+            self.partial[header.sha256] = bytearray(data)
             count += 1
             if count == fault:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the line is cut")
-        whole = bytes(self.partial.pop(header.sha256))
-        if len(whole) != header.size_bytes or hashlib.sha256(whole).hexdigest() != header.sha256:
+        self.partial.pop(header.sha256, None)
+        if len(data) != header.size_bytes or hashlib.sha256(data).hexdigest() != header.sha256:
             await self._fail(context, SmartDJError(ErrorCode.UPLOAD_MISMATCH, "another hash", "send it again"))
-        self.put(whole)
+        self.put(bytes(data))
         await self._leave(fault, context)
         return audio_pb2.UploadResponse(audio=self.info(header.sha256))
 

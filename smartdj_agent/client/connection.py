@@ -7,6 +7,7 @@ import os
 import random
 import re
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -198,6 +199,7 @@ class Connection:
         if client_cert is not None:
             self._certificate = _read_pem(client_cert[0], "client_cert"), _read_pem(client_cert[1], "client_cert")
         self._secure = secure
+        self._sending: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._stubs: Stubs | None = None
         self._closed = False
         self._reached = False
@@ -218,6 +220,13 @@ class Connection:
             else:
                 self._stubs = Stubs(grpc.aio.insecure_channel(self.target, options))
         return self._stubs
+
+    def sending(self, sha256: str) -> asyncio.Lock:
+        """The lock of whoever sends a certain file."""
+        lock = self._sending.get(sha256)
+        if lock is None:
+            lock = self._sending[sha256] = asyncio.Lock()
+        return lock
 
     async def close(self) -> None:
         """Close the channel; further calls are an error."""

@@ -25,7 +25,9 @@ from smartdj_agent.audio import (
     file_sha256,
     output_format,
     read_audio,
+    read_format,
     resample,
+    suffix_of,
     to_stereo,
     write_audio,
 )
@@ -522,3 +524,22 @@ def test_equal_recordings_make_equal_files(tmp_path: Path, name: str) -> None:
         time.sleep(1.1)
     write_audio(tmp_path / name, audio, overwrite=True)
     assert (tmp_path / name).read_bytes() == first
+
+
+def test_the_format_is_read_without_the_samples(tmp_path: Path) -> None:
+    path = tmp_path / "tagged.flac"
+    write_audio(path, Audio(np.zeros((2, 100)), 8000, AudioFormat("FLAC", "PCM_24"), (("title", "Über"),)))
+    whole = read_audio(path)
+    assert read_format(path) == (whole.format, whole.tags)
+    assert whole.tags == (("title", "Über"),)
+    with pytest.raises(SmartDJError) as caught:
+        read_format(tmp_path / "none.wav")
+    assert caught.value.code is ErrorCode.AUDIO_NOT_FOUND
+
+
+@pytest.mark.parametrize("container", sorted(soundfile.available_formats()))
+def test_the_suffix_of_a_format_keeps_it(container: str) -> None:
+    own = AudioFormat(container, str(soundfile.default_subtype(container) or "PCM_16"))
+    suffix = suffix_of(own)
+    kept = output_format(f"x{suffix}", own)
+    assert kept.container == container or (suffix == ".wav" and kept.container == "WAV")

@@ -12,11 +12,13 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from google.rpc.status_pb2 import Status
@@ -43,9 +45,10 @@ class Worker(Protocol):
     """What a manager needs of a device worker; see `smartdj_agent.server.worker.DeviceWorker`."""
 
     device: str
+    resolved_device: str
     ready: asyncio.Event
 
-    def run(self, task: PlanTask | ApplyTask) -> AsyncIterator[Report]:
+    def run(self, task: Task) -> AsyncIterator[Report]:
         """Yield what a task reports, at last one report of kind ``done`` or ``failed``."""
 
     def cancel(self, task_id: str) -> None:
@@ -183,7 +186,7 @@ class JobManager:
         SmartDJError
             QUEUE_FULL, SERVER_STOPPING, or USAGE where the request id was used for another request.
         """
-        known = await self.recall(request_id, spec, source.sha256)
+        known = await self.recall(client, request_id, spec, source.sha256)
         if known is not None:
             return known, False
         if self._stopping:
@@ -218,8 +221,10 @@ class JobManager:
                 raise
         return live.record, True
 
-    async def recall(self, request_id: str, spec: job_pb2.JobSpec, source_sha256: str = "") -> JobRecord | None:
-        """Find the job that a request started before; None for an unknown or empty id.
+    async def recall(
+        self, client: str, request_id: str, spec: job_pb2.JobSpec, source_sha256: str = ""
+    ) -> JobRecord | None:
+        """Find the job that a client's request started before; None for an unknown or empty id.
 
         Raises
         ------
@@ -228,7 +233,7 @@ class JobManager:
         """
         if not request_id:
             return None
-        job_id = await self.db(self.store.recall, request_id, request_digest(spec))
+        job_id = await self.db(self.store.recall, client, request_id, request_digest(spec))
         if job_id is None:
             return None
         record = await self.get(job_id)
@@ -454,11 +459,9 @@ class JobManager:
         finally:
             self.metrics.task_done("apply" if isinstance(task, ApplyTask) else "plan", time.monotonic() - started)
             if isinstance(task, ApplyTask):
-                for left in task.folder.glob("*"):
-                    left.unlink(missing_ok=True)
-                task.folder.rmdir()
+                await asyncio.to_thread(shutil.rmtree, task.folder, ignore_errors=True)
 
-    def _task(self, live: _Live) -> PlanTask | ApplyTask:
+    def _task(self, live: _Live) -> Task:
         record, spec = live.record, live.spec
         task_id = uuid.uuid4().hex
         source = self.blobs.path(record.source_sha256)
@@ -481,7 +484,7 @@ class JobManager:
     async def _take(self, live: _Live, report: Report) -> None:
         """Keep what a worker reports, then tell it."""
         if report.source_audio_sha256:
-            await self.db(self.store.set_audio_sha256, live.record.source_sha256, report.source_audio_sha256)
+            await self._know(live.record.source_sha256, report.source_audio_sha256)
         if report.kind == "failed":
             assert report.error is not None
             await self._failed(live, SmartDJError(ErrorCode(report.error[0]), *report.error[1:]))
@@ -497,7 +500,7 @@ class JobManager:
             case "plan_ready":
                 await self._planned(live, event)
             case "question":
-                await self._record(live, event, state=JobState.SUCCEEDED, ended_s=time.time())
+                await self._record(live, event, state=JobState.SUCCEEDED)
                 self._forget(live)
             case "step_finished":
                 await self._stepped(live, event, report.produced)
@@ -521,7 +524,7 @@ class JobManager:
                 source=await self._info(live.record.source_sha256), plan=plan, elapsed_s=event.plan_ready.elapsed_s
             )
             await self._record(
-                live, event_pb2.JobEvent(summary=summary), state=JobState.SUCCEEDED, ended_s=time.time()
+                live, event_pb2.JobEvent(summary=summary), state=JobState.SUCCEEDED
             )
             self._forget(live)
         elif live.spec.review:
@@ -530,18 +533,11 @@ class JobManager:
             await self._record(live, event, accepted=True, **changes)
 
     async def _stepped(self, live: _Live, event: event_pb2.JobEvent, produced: Sequence[Produced]) -> None:
-        kept: dict[str, str] = {}
-        for item in produced:  # one file may be both
-            if item.info.sha256 not in kept.values():
-                await asyncio.to_thread(self.blobs.adopt, item.path, StoredAudio(**asdict(item.info)))
-            kept[item.role] = item.info.sha256
-        await self._record(
-            live,
-            event,
-            steps=(*live.record.steps, kept["delivered"]),
-            resume_sha256=kept["resume"],
-            attempts=0,
-        )
+        files = {item.info.sha256: (item.path, StoredAudio(**asdict(item.info))) for item in produced}  # maybe one file
+        kept = {item.role: item.info.sha256 for item in produced}
+        steps = (*live.record.steps, kept["delivered"])
+        changes: dict[str, Any] = {"steps": steps, "resume_sha256": kept["resume"], "attempts": 0}
+        await self._record(live, event, files=tuple(files.values()), **changes)
         if self._stopping:
             self._park(live)
 
@@ -555,8 +551,6 @@ class JobManager:
             event,
             state=JobState.SUCCEEDED,
             result_sha256=live.record.steps[-1],
-            resume_sha256="",
-            ended_s=time.time(),
         )
         self._forget(live)
 
@@ -585,29 +579,45 @@ class JobManager:
             event_pb2.JobEvent(failed=event_pb2.FailedEvent(error=status)),
             state=state,
             error=status.SerializeToString(),
-            resume_sha256="",
-            ended_s=time.time(),
         )
         self._forget(live)
 
-    async def _record(self, live: _Live, event: event_pb2.JobEvent, **changes: Any) -> None:
-        """Keep an event and what it changes, in one transaction, then tell it."""
+    async def _record(
+        self,
+        live: _Live,
+        event: event_pb2.JobEvent,
+        files: Sequence[tuple[Path, StoredAudio]] = (),
+        **changes: Any,
+    ) -> None:
+        """Keep an event, its files and what it changes, all or nothing, then tell it."""
         event.job_id, event.sequence = live.record.job_id, live.record.last_sequence + 1
-        await self._keep(live, [event], changes)
+        await self._keep(live, [event], files, changes)
 
     async def _change(self, live: _Live, **changes: Any) -> None:
-        await self._keep(live, [], changes)
+        await self._keep(live, [], (), changes)
 
-    async def _keep(self, live: _Live, events: list[event_pb2.JobEvent], changes: dict[str, Any]) -> None:
+    async def _keep(
+        self,
+        live: _Live,
+        events: list[event_pb2.JobEvent],
+        files: Sequence[tuple[Path, StoredAudio]],
+        changes: dict[str, Any],
+    ) -> None:
         before = live.record.state
         serialised = [event.SerializeToString() for event in events]
-        live.record = await self.db(self.store.append, live.record.job_id, serialised, **changes)
+        live.record = await self.db(self.blobs.record, live.record.job_id, serialised, files=files, **changes)
         if live.record.state is not before:
             self.metrics.job_moved(before.value, live.record.state.value, ended=live.record.state.ended)
         if events:
             live.progress = None
             live.events += events
         live.tell()
+
+    async def _know(self, sha256: str, audio_sha256: str) -> None:
+        """Keep what a recording sounds like, the first time that it is known."""
+        stored = await self.db(self.store.audio, sha256)
+        if stored is not None and not stored.audio_sha256:
+            await self.db(self.store.put_audio, replace(stored, audio_sha256=audio_sha256))
 
     def _forget(self, live: _Live) -> None:
         """Let go of a job that has ended; who watches it still has it."""

@@ -7,10 +7,8 @@ here blocks the event loop: files are read and written on threads.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any, TypeVar
 
 import soundfile
@@ -31,10 +29,11 @@ from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.instruction import check_instruction
 from smartdj_agent.plan import MAX_STEPS, PlanStep
 from smartdj_agent.server.blobs import BlobStore
+from smartdj_agent.server.calls import current_call
 from smartdj_agent.server.jobs import JobManager, audio_info, check_plan, states_from_proto
-from smartdj_agent.server.security import resolve_new_under_roots, resolve_under_roots
-from smartdj_agent.server.settings import ServerSettings
-from smartdj_agent.server.store import JobRecord, StoredAudio
+from smartdj_agent.server.security import create_under_roots, resolve_under_roots
+from smartdj_agent.server.settings import Settings
+from smartdj_agent.server.store import JobRecord, JobStore, StoredAudio
 from smartdj_agent.steps import OPERATIONS, parse_step
 from smartdj_agent.wire import MODES, plan_to_proto, plan_violations, step_to_proto
 from smartdj_agent.wire_status import from_status
@@ -53,15 +52,20 @@ class Sources:
 
     Parameters
     ----------
-    blobs
+    blobs, store
         What the server has.
     settings
         Called for the settings of the moment: allowed roots may be reloaded.
     """
 
-    def __init__(self, blobs: BlobStore, settings: Callable[[], ServerSettings]) -> None:
+    def __init__(self, blobs: BlobStore, store: JobStore, settings: Callable[[], Settings]) -> None:
         self.blobs = blobs
+        self.store = store
         self.settings = settings
+
+    def fetched(self, sha256: str) -> None:
+        """Note that a client has all of a recording."""
+        self.store.mark_fetched(sha256, time.time())
 
     async def find(self, source: audio_pb2.AudioSource) -> StoredAudio:
         """Return the recording, taken in first where a path is given.
@@ -85,7 +89,7 @@ class Sources:
 
     async def known(self, sha256: str, field: str) -> StoredAudio:
         """Return a recording that the server has."""
-        stored = await asyncio.to_thread(self.blobs.describe, check_sha256(sha256, field))
+        stored = await asyncio.to_thread(self.store.audio, check_sha256(sha256, field))
         if stored is None:
             raise SmartDJError(
                 ErrorCode.AUDIO_NOT_FOUND,
@@ -100,64 +104,13 @@ class Sources:
         roots = self.settings().allowed_roots
 
         def copy() -> StoredAudio:
-            return self.blobs.import_file(resolve_under_roots(path, roots))
+            with resolve_under_roots(path, roots) as opened:
+                return self.blobs.import_stream(opened.file, opened.path.name)
 
         try:
             return await asyncio.to_thread(copy)
         except SmartDJError as error:
             raise SmartDJError(error.code, error.message, error.hint, error.field or field) from error
-
-
-class Incoming:
-    """Bytes of a recording that arrive within a stream, until they are a recording in the store."""
-
-    def __init__(self, blobs: BlobStore, max_bytes: int) -> None:
-        self.blobs = blobs
-        self.max_bytes = max_bytes
-        self.path = blobs.temporary(".upload")
-        self._file = self.path.open("xb")
-        self._digest = hashlib.sha256()
-        self._size = 0
-
-    async def write(self, data: bytes) -> None:
-        """Take one piece."""
-        self._size += check_chunk(data)
-        if self._size > self.max_bytes:
-            raise SmartDJError(
-                ErrorCode.AUDIO_TOO_LONG,
-                f"the recording is larger than the {self.max_bytes / 1e6:,.0f} MB that this server takes",
-                "Cut it, or raise max_audio_bytes at the server.",
-                "data",
-            )
-        await asyncio.to_thread(self._write, data)
-
-    def _write(self, data: bytes) -> None:
-        self._digest.update(data)
-        self._file.write(data)
-
-    async def finish(self, sha256: str) -> StoredAudio:
-        """Check what came against its hash, if one is given, and take it in."""
-        if not self._size:
-            raise SmartDJError(
-                ErrorCode.AUDIO_EMPTY,
-                "no bytes of the recording came",
-                "Send its bytes after the header, or name it in the header.",
-                "data",
-            )
-        self._file.close()
-        if sha256 and self._digest.hexdigest() != check_sha256(sha256, "audio_end.sha256"):
-            raise SmartDJError(
-                ErrorCode.UPLOAD_MISMATCH,
-                "the bytes that came have another hash than the client says",
-                "Send the recording again.",
-                "audio_end.sha256",
-            )
-        return await asyncio.to_thread(self.blobs.take, self.path)
-
-    def close(self) -> None:
-        """Leave nothing behind."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
 
 
 class EditService(edit_pb2_grpc.EditServiceServicer):
@@ -178,7 +131,7 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
             instruction=header.instruction, plan_only=True, seed=header.seed, source_name=header.source_name
         )
         check_spec(spec, self.sources.settings())
-        record = await self.jobs.recall(header.request_id, spec, header.audio.sha256)
+        record = await self.jobs.recall(caller(context)["client"], header.request_id, spec, header.audio.sha256)
         if record is None:
             source = await self._received(stream, header.audio if header.HasField("audio") else None)
             record, _ = await self.jobs.submit(
@@ -233,7 +186,7 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
             raise out_of_order("the first message of Edit is the header")
         header = first.header
         check_spec(header.spec, self.sources.settings())
-        record = await self.jobs.recall(header.request_id, header.spec, header.audio.sha256)
+        record = await self.jobs.recall(caller(context)["client"], header.request_id, header.spec, header.audio.sha256)
         if record is None:
             source = await self._received(stream, header.audio if header.HasField("audio") else None)
             record, _ = await self.jobs.submit(
@@ -318,29 +271,41 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
         """The recording of a stream: named in its header, or sent after it."""
         if named is not None:
             return await self.sources.find(named)
-        incoming = Incoming(self.sources.blobs, self.sources.settings().max_audio_bytes)
+        upload = await asyncio.to_thread(self.sources.blobs.receive)
         try:
+            sha256 = ""
             while (message := await stream.next()) is not None:
                 match message.WhichOneof("payload"):
                     case "data":
-                        await incoming.write(message.data)
+                        check_chunk(message.data)
+                        await asyncio.to_thread(upload.write, message.data)
                     case "audio_end":
-                        return await incoming.finish(message.audio_end.sha256)
+                        sha256 = message.audio_end.sha256
+                        break
                     case "cancel":
                         raise SmartDJError(ErrorCode.CANCELLED, "the client cancelled before the recording was here")
                     case _:
                         raise out_of_order("after the header comes the recording")
-            return await incoming.finish("")
+            if sha256:
+                check_sha256(sha256, "audio_end.sha256")
+            if not upload.received_bytes:
+                raise SmartDJError(
+                    ErrorCode.AUDIO_EMPTY,
+                    "no bytes of the recording came",
+                    "Send its bytes after the header, or name it in the header.",
+                    "data",
+                )
+            return await asyncio.to_thread(upload.finish, sha256.lower())
         finally:
-            incoming.close()
+            await asyncio.to_thread(upload.close)
 
     async def _chunks(self, info: audio_pb2.AudioInfo, index: int) -> AsyncIterator[edit_pb2.AudioChunk]:
-        async for offset, data in read_chunks(self.sources.blobs.path(info.sha256), 0):
+        async for offset, data in read_chunks(self.sources.blobs, info.sha256, 0):
             end = offset + len(data)
             yield edit_pb2.AudioChunk(
                 sha256=info.sha256, step_index=index, offset_bytes=offset, data=data, last=end == info.size_bytes
             )
-        await asyncio.to_thread(self.sources.blobs.mark_fetched, info.sha256)
+        await asyncio.to_thread(self.sources.fetched, info.sha256)
 
 
 class AudioService(audio_pb2_grpc.AudioServiceServicer):
@@ -358,7 +323,7 @@ class AudioService(audio_pb2_grpc.AudioServiceServicer):
             raise out_of_order("the first message of Upload is the header")
         header = first.header
         sha256 = check_sha256(header.sha256, "header.sha256")
-        stored = await asyncio.to_thread(self.blobs.describe, sha256)
+        stored = await asyncio.to_thread(self.sources.store.audio, sha256)
         if stored is not None:
             return audio_pb2.UploadResponse(audio=audio_info(stored))
         upload = await asyncio.to_thread(self.blobs.begin, sha256, header.size_bytes, header.offset_bytes)
@@ -377,7 +342,7 @@ class AudioService(audio_pb2_grpc.AudioServiceServicer):
     ) -> audio_pb2.GetUploadResponse:
         """Say how much of a file has arrived."""
         sha256 = check_sha256(request.sha256, "sha256")
-        stored = await asyncio.to_thread(self.blobs.describe, sha256)
+        stored = await asyncio.to_thread(self.sources.store.audio, sha256)
         if stored is not None:
             return audio_pb2.GetUploadResponse(received_bytes=stored.size_bytes, audio=audio_info(stored))
         return audio_pb2.GetUploadResponse(received_bytes=await asyncio.to_thread(self.blobs.received_bytes, sha256))
@@ -395,9 +360,9 @@ class AudioService(audio_pb2_grpc.AudioServiceServicer):
                 "offset_bytes",
             )
         yield audio_pb2.DownloadResponse(audio=audio_info(stored))
-        async for _, data in read_chunks(self.blobs.path(stored.sha256), request.offset_bytes):
+        async for _, data in read_chunks(self.blobs, stored.sha256, request.offset_bytes):
             yield audio_pb2.DownloadResponse(data=data)
-        await asyncio.to_thread(self.blobs.mark_fetched, stored.sha256)
+        await asyncio.to_thread(self.sources.fetched, stored.sha256)
 
     async def ImportFile(
         self, request: audio_pb2.ImportFileRequest, context: Context
@@ -410,9 +375,15 @@ class AudioService(audio_pb2_grpc.AudioServiceServicer):
     ) -> audio_pb2.ExportFileResponse:
         """Write a recording to a file of this machine."""
         stored = await self.sources.known(request.sha256, "sha256")
-        target = resolve_new_under_roots(request.path, self.sources.settings().allowed_roots)
-        await asyncio.to_thread(self.blobs.export_file, stored.sha256, target)
-        return audio_pb2.ExportFileResponse(path=str(target))
+        roots = self.sources.settings().allowed_roots
+
+        def copy() -> None:
+            with self.blobs.open(stored.sha256) as source, create_under_roots(request.path, roots) as target:
+                shutil.copyfileobj(source, target, MAX_CHUNK_BYTES)
+
+        await asyncio.to_thread(copy)
+        await asyncio.to_thread(self.sources.fetched, stored.sha256)
+        return audio_pb2.ExportFileResponse(path=request.path)
 
 
 class JobService(job_pb2_grpc.JobServiceServicer):
@@ -425,7 +396,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
     async def SubmitJob(self, request: job_pb2.SubmitJobRequest, context: Context) -> job_pb2.SubmitJobResponse:
         """Start a job."""
         check_spec(request.spec, self.sources.settings())
-        record = await self.jobs.recall(request.request_id, request.spec, request.audio.sha256)
+        record = await self.jobs.recall(caller(context)["client"], request.request_id, request.spec, request.audio.sha256)
         if record is None:
             source = await self.sources.find(request.audio)
             record, _ = await self.jobs.submit(
@@ -489,7 +460,7 @@ class ServerService(server_pb2_grpc.ServerServiceServicer):
     def __init__(
         self,
         jobs: JobManager,
-        settings: Callable[[], ServerSettings],
+        settings: Callable[[], Settings],
         models: Callable[[], list[server_pb2.ModelInfo]],
         reload: Callable[[], tuple[list[str], list[str]]],
     ) -> None:
@@ -522,8 +493,8 @@ class ServerService(server_pb2_grpc.ServerServiceServicer):
             models=self.models(),
             devices=[
                 server_pb2.DeviceInfo(
-                    device=worker.device,
-                    model=worker.device_name,
+                    device=worker.resolved_device or worker.device,
+                    model=describe_device(worker.resolved_device),
                     ready=worker.ready.is_set(),
                     busy=self.jobs.busy(worker),
                 )
@@ -568,9 +539,9 @@ class Stream:
             ) from error
 
 
-async def read_chunks(path: Path, offset: int) -> AsyncIterator[tuple[int, bytes]]:
+async def read_chunks(blobs: BlobStore, sha256: str, offset: int) -> AsyncIterator[tuple[int, bytes]]:
     """Yield a file's bytes from an offset on, `CHUNK_BYTES` at a time, each with its place."""
-    file = await asyncio.to_thread(path.open, "rb")
+    file = await asyncio.to_thread(blobs.open, sha256)
     try:
         file.seek(offset)
         while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
@@ -611,15 +582,15 @@ def operations() -> list[server_pb2.OperationInfo]:
 
 
 def caller(context: Context) -> dict[str, str]:
-    """Who calls: the id that the client gives itself, else its host, and for the queue its connection."""
-    metadata = dict(context.invocation_metadata() or ())
-    name, peer = metadata.get("x-client-id", ""), context.peer()
-    if isinstance(name, str) and name:
-        return {"client": f"id:{name}"[:200]}
-    return {"client": peer.rpartition(":")[0][:200] or peer[:200], "lane": peer[:200]}
+    """Who calls, by a name that a new connection doesn't change, and the queue's lane for it.
+
+    Programs that don't name themselves (``x-client-id``) share a name per host; each connection has its own lane.
+    """
+    client = current_call().client
+    return {"client": client, "lane": client if "/" in client else f"{client} {context.peer()}"[:200]}
 
 
-def check_spec(spec: job_pb2.JobSpec, settings: ServerSettings) -> None:
+def check_spec(spec: job_pb2.JobSpec, settings: Settings) -> None:
     """Check what a client wishes for, before anything is done.
 
     Raises

@@ -332,7 +332,8 @@ class FakeServer(
         place = sent = 0
         while True:
             async with job.news:
-                await job.news.wait_for(lambda: place < len(job.told) or job.ended)
+                while place == len(job.told) and not job.ended:
+                    await job.news.wait()
             if place == len(job.told):
                 return
             message = job.told[place]

@@ -18,8 +18,18 @@ import numpy as np
 import pytest
 
 from smartdj_agent.audio import Audio, AudioFormat, audio_sha256, read_audio, write_audio
-from smartdj_agent.client import AsyncClient, Client, Job, JobState, RemoteAudio, Run, read_token
-from smartdj_agent.client import aio, connection, transfer
+from smartdj_agent.client import (
+    AsyncClient,
+    Client,
+    Job,
+    JobState,
+    RemoteAudio,
+    Run,
+    aio,
+    connection,
+    read_token,
+    transfer,
+)
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.events import (
     Event,
@@ -404,8 +414,7 @@ def test_leaving_early_cancels_and_leaving_at_the_end_does_not(
                 break
     assert server.count("CancelJob") == 1
     with pytest.raises(ZeroDivisionError), client.edit(source, WISH) as run:
-        next(run)
-        raise ZeroDivisionError
+        next(run).missing = 1 / 0  # type: ignore[union-attr]
     assert server.count("CancelJob") == 2
     run = client.edit(source, WISH)
     next(run)

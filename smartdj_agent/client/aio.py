@@ -274,7 +274,8 @@ class AsyncRun:
             audio = await self._fetch(message.step_finished.audio.sha256)
         elif kind == "summary" and message.summary.HasField("result"):
             audio = await self._fetch(message.summary.result.sha256)
-        if kind in ("summary", "question"):
+        only_plans = self._wanted is not None and self._wanted.spec.plan_only
+        if kind in ("summary", "question") or (kind == "plan_ready" and only_plans):
             self._ended = True
         if kind != "progress":  # whatever comes after a plan shows that somebody has decided
             self.awaits_review = kind == "plan_ready" and message.plan_ready.awaits_review

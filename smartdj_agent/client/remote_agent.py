@@ -9,7 +9,7 @@ from smartdj_agent.audio import Audio
 from smartdj_agent.client.sync import Client
 from smartdj_agent.client.transfer import Report
 from smartdj_agent.client.values import Capabilities
-from smartdj_agent.events import Event, Finished, Progress, StepFinished, StepStarted
+from smartdj_agent.events import Event, Finished, PlanReady, Progress, StepFinished, StepStarted
 from smartdj_agent.plan import Plan
 
 
@@ -100,7 +100,8 @@ class RemoteAgent:
             return
         with self.client.edit(audio, rest, mode=mode, seed=seed + done, status=self.status) as run:
             for event in run:
-                yield _counted_from(event, done, count, plan) if done else event
+                if not isinstance(event, PlanReady):  # a server says it of given plans too, the agent doesn't
+                    yield _counted_from(event, done, count, plan) if done else event
 
 
 def _without_first(plan: Plan, done: int) -> Plan:

@@ -371,12 +371,9 @@ def read_format(path: str | os.PathLike[str]) -> tuple[AudioFormat, tuple[tuple[
         ``AUDIO_NOT_FOUND``, ``AUDIO_UNREADABLE``, ``AUDIO_UNSUPPORTED``, ``AUDIO_EMPTY`` (no bytes).
     """
     file = Path(path)
-    _check_readable(file)
-    try:
-        with soundfile.SoundFile(file) as sound:
-            return AudioFormat(str(sound.format), str(sound.subtype), str(sound.endian)), _tags(sound)
-    except (soundfile.LibsndfileError, TypeError) as error:
-        raise _unreadable(file, str(error)) from error
+    _check_readable(file, file)
+    with _opened(file, file) as sound:
+        return AudioFormat(str(sound.format), str(sound.subtype), str(sound.endian)), _tags(sound)
 
 
 def _check_whole(log: str, file: Path) -> None:

@@ -285,6 +285,10 @@ class BlobStore:
         """Let another process work in the folder."""
         self._process_lock.release()
 
+    def set_limits(self, max_bytes: int, max_s: float, max_channels: int) -> None:
+        """Change the limits of files that come from now on."""
+        self._max_bytes, self._max_s, self._max_channels = max_bytes, max_s, max_channels
+
     def path(self, sha256: str) -> Path:
         """Return where a file is, or would be.
 

@@ -12,6 +12,7 @@ import gc
 import importlib
 import logging
 import os
+import platform
 import queue
 import signal
 import sys
@@ -460,6 +461,30 @@ def _take_streams() -> Pipe:
     return Pipe(os.fdopen(incoming, "rb"), os.fdopen(outgoing, "wb"))
 
 
+def _about(agent: EditingAgent, device: str, preset: str) -> dict[str, Any]:
+    """What clients may know of this process: device, its name for people, and the installed models of the preset."""
+    resolved = str(getattr(agent, "device", device))
+    about: dict[str, Any] = {"device": resolved, "device_name": _cpu_name(), "models": ()}
+    torch = sys.modules.get("torch")
+    if torch is None:  # not our networks
+        return about
+    if resolved.startswith("cuda"):
+        about["device_name"] = torch.cuda.get_device_name(resolved)
+    from smartdj_agent.models.weights import list_installed
+
+    installed = [info for info in list_installed() if info.preset == preset]
+    about["models"] = tuple((info.role, info.name, info.sha256, info.parameters) for info in installed)
+    return about
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def main() -> None:
     """Run the process: returns only where the server is gone before it began."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -490,7 +515,7 @@ def main() -> None:
     # What is there now stays: it need not be searched for garbage after every task.
     gc.collect()
     gc.freeze()
-    session.tell("ready", {"device": getattr(agent, "device", settings["device"])})
+    session.tell("ready", _about(agent, settings["device"], settings["preset"]))
     for _ in range(settings["max_batch"] - 1):
         threading.Thread(target=session.serve, args=(agent,), daemon=True).start()
     session.serve(agent)

@@ -15,7 +15,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from smartdj_agent.server.blobs import BlobStore
 from smartdj_agent.server.metrics import Metrics
 from smartdj_agent.server.queue import FairQueue
 from smartdj_agent.server.store import JobRecord, JobState, JobStore, StoredAudio
-from smartdj_agent.server.tasks import ApplyTask, PlanTask, Produced, Report
+from smartdj_agent.server.tasks import ApplyTask, PlanTask, Produced, Report, Task
 from smartdj_agent.wire import MODES, plan_from_proto, plan_to_proto
 from smartdj_agent.wire_status import to_status
 
@@ -37,6 +37,11 @@ Result = TypeVar("Result")
 
 MAX_ATTEMPTS = 5
 """How often a job is begun without getting one step further, before it is given up: it may be what kills the worker."""
+
+READY_EVERY_S = 0.2
+"""How often workers are asked whether they are ready, seconds."""
+PARK_S = 10.0
+"""How long a worker may take to stop when its job is parked, seconds; then it is left to `DeviceWorker.stop`."""
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +51,12 @@ class Worker(Protocol):
 
     device: str
     resolved_device: str
+    device_name: str
+    models: tuple[tuple[str, str, str, int], ...]
     ready: asyncio.Event
+    failure: SmartDJError | None
 
-    def run(self, task: Task) -> AsyncIterator[Report]:
+    def run(self, task: Task) -> AsyncGenerator[Report, None]:
         """Yield what a task reports, at last one report of kind ``done`` or ``failed``."""
 
     def cancel(self, task_id: str) -> None:
@@ -113,7 +121,9 @@ class JobManager:
         self._database = ThreadPoolExecutor(1, "smartdj-store")
         self._arrived = asyncio.Condition()
         self._stopping = False
+        self._hurry = asyncio.Event()
         self._dispatchers: list[asyncio.Task[None]] = []
+        self._noticing: asyncio.Task[None] | None = None
 
     async def db(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
         """Run a function of the store on its own thread, one at a time."""
@@ -131,6 +141,7 @@ class JobManager:
             if record.state is not JobState.AWAITING_REVIEW:
                 await self._change(live, state=JobState.QUEUED)
                 await self._enqueue(live, recovered=True)
+        self._noticing = asyncio.create_task(self._notice_workers(), name="workers")
         self._dispatchers = [
             asyncio.create_task(self._dispatch(worker), name=f"dispatch-{worker.device}")
             for worker in self.workers
@@ -138,22 +149,37 @@ class JobManager:
         ]
 
     async def stop(self, drain_s: float) -> None:
-        """Take no more work, let running steps finish for `drain_s` seconds, park the rest, and end all watching."""
+        """Take no more work, let running steps finish for `drain_s` seconds, and park the rest.
+
+        Calls that watch jobs end with SERVER_STOPPING; `close` follows once they are gone.
+        """
         self._stopping = True
-        for task in self._dispatchers:
-            task.set_name(f"{task.get_name()} (draining)")
         async with self._arrived:
             self._arrived.notify_all()
-        if self._dispatchers:
-            _, late = await asyncio.wait(self._dispatchers, timeout=drain_s)
-            for live in [item for item in self._live.values() if item.worker is not None]:
-                self._park(live)
-            if late:
-                _, stuck = await asyncio.wait(late, timeout=5.0)
-                for task in stuck:
-                    task.cancel()
+        waiting = [task for task in self._dispatchers if not task.done()]
+        hurried = asyncio.create_task(self._hurry.wait())
+        deadline = time.monotonic() + drain_s
+        while self.running and time.monotonic() < deadline and not self._hurry.is_set():
+            await asyncio.wait([*waiting, hurried], timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        for live in [item for item in self._live.values() if item.worker is not None]:
+            self._park(live)
+        if waiting:
+            _, stuck = await asyncio.wait(waiting, timeout=PARK_S)
+            for task in stuck:
+                task.cancel()
+            await asyncio.gather(*stuck, return_exceptions=True)
         for live in self._live.values():
             live.tell()
+
+    def hurry(self) -> None:
+        """Don't let `stop` wait for running steps."""
+        self._hurry.set()
+
+    async def close(self) -> None:
+        """Let go of the database's thread."""
+        if self._noticing is not None:
+            self._noticing.cancel()
         await asyncio.get_running_loop().run_in_executor(None, self._database.shutdown)
 
     # --- what clients ask for ---
@@ -322,7 +348,7 @@ class JobManager:
         # Else a dispatcher has just taken it, and looks at the mark before it begins.
         return live.record
 
-    async def watch(self, job_id: str, after: int = 0) -> AsyncIterator[event_pb2.JobEvent]:
+    async def watch(self, job_id: str, after: int = 0) -> AsyncGenerator[event_pb2.JobEvent, None]:
         """Yield a job's events with a greater number than `after`, until it ends or the server stops.
 
         Raises
@@ -404,12 +430,28 @@ class JobManager:
         async with self._arrived:
             self._arrived.notify()
 
+    def _can_work(self, worker: Worker) -> bool:
+        """Whether a worker takes jobs: once it is ready, or, where none is, to tell their clients why not."""
+        return worker.ready.is_set() or (
+            worker.failure is not None and not any(other.ready.is_set() for other in self.workers)
+        )
+
+    async def _notice_workers(self) -> None:
+        """Wake the dispatchers when a worker becomes able to work."""
+        before: list[bool] = []
+        while True:
+            able = [self._can_work(worker) for worker in self.workers]
+            if able != before:
+                before = able
+                async with self._arrived:
+                    self._arrived.notify_all()
+            await asyncio.sleep(READY_EVERY_S)
+
     async def _dispatch(self, worker: Worker) -> None:
         """Take jobs for one worker, one after the other, until the manager stops."""
         while not self._stopping:
-            await worker.ready.wait()
             async with self._arrived:
-                await self._arrived.wait_for(lambda: self._stopping or len(self.queue) > 0)
+                await self._arrived.wait_for(lambda: self._stopping or (len(self.queue) > 0 and self._can_work(worker)))
                 job_id = None if self._stopping else self.queue.pop()
             self.metrics.set_queue_length(len(self.queue))
             live = self._live.get(job_id or "")
@@ -453,7 +495,7 @@ class JobManager:
         if live.cancelled:
             return
         try:
-            async with contextlib.aclosing(worker.run(task)) as reports:  # type: ignore[type-var]
+            async with contextlib.aclosing(worker.run(task)) as reports:
                 async for report in reports:
                     await self._take(live, report)
         finally:
@@ -696,7 +738,7 @@ def _numbered(data: bytes, job_id: str, number: int) -> event_pb2.JobEvent:
     return event
 
 
-_STATES = {state: job_pb2.JobState.Value(f"JOB_STATE_{state.name}") for state in JobState}
+_STATES: dict[JobState, Any] = {state: job_pb2.JobState.Value(f"JOB_STATE_{state.name}") for state in JobState}
 
 
 def states_from_proto(states: Sequence[int]) -> list[JobState]:

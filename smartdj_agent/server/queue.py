@@ -32,13 +32,8 @@ class FairQueue(Generic[T]):
         # In the order of turns; a client without items isn't there.
         self._waiting: OrderedDict[str, deque[T]] = OrderedDict()
 
-    def put(self, client: str, item: T) -> int:
-        """Queue an item.
-
-        Returns
-        -------
-        int
-            How many items come before it, see `position`.
+    def check(self, client: str) -> None:
+        """Refuse what `put` would refuse.
 
         Raises
         ------
@@ -51,15 +46,38 @@ class FairQueue(Generic[T]):
                 f"The server's queue is full: {self.limit} jobs are waiting.",
                 "Try again when some of them are done.",
             )
-        mine = self._waiting.get(client, deque())
-        if len(mine) >= self.limit_per_client:
+        if len(self._waiting.get(client, ())) >= self.limit_per_client:
             raise SmartDJError(
                 ErrorCode.QUEUE_FULL,
                 f"{self.limit_per_client} of your jobs are waiting already, the most for one client.",
                 "Try again when one of them is done, or cancel one.",
             )
-        mine.append(item)
-        self._waiting[client] = mine
+
+    def put(self, client: str, item: T, *, force: bool = False) -> int:
+        """Queue an item.
+
+        Parameters
+        ----------
+        client
+            Whose turn it takes.
+        item
+            What waits.
+        force
+            Whether it is queued beyond the limits, because it had a place before.
+
+        Returns
+        -------
+        int
+            How many items come before it, see `position`.
+
+        Raises
+        ------
+        SmartDJError
+            QUEUE_FULL beyond a limit.
+        """
+        if not force:
+            self.check(client)
+        self._waiting.setdefault(client, deque()).append(item)
         return self.position(item)
 
     def pop(self) -> T | None:

@@ -7,9 +7,11 @@ here blocks the event loop: files are read and written on threads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import shutil
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 import soundfile
 
@@ -105,7 +107,7 @@ class Sources:
 
         def copy() -> StoredAudio:
             with resolve_under_roots(path, roots) as opened:
-                return self.blobs.import_stream(opened.file, opened.path.name)
+                return self.blobs.import_stream(cast(BinaryIO, opened.file), opened.path.name)
 
         try:
             return await asyncio.to_thread(copy)
@@ -208,7 +210,7 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
 
     async def _told(
         self, record: JobRecord, delivery: int, said: asyncio.Task[None]
-    ) -> AsyncIterator[edit_pb2.EditResponse]:
+    ) -> AsyncGenerator[edit_pb2.EditResponse, None]:
         """A job's events and audio; ends early with what is wrong with what the client said."""
         events = self.jobs.watch(record.job_id)
         wrong: asyncio.Task[Any] = said
@@ -396,7 +398,8 @@ class JobService(job_pb2_grpc.JobServiceServicer):
     async def SubmitJob(self, request: job_pb2.SubmitJobRequest, context: Context) -> job_pb2.SubmitJobResponse:
         """Start a job."""
         check_spec(request.spec, self.sources.settings())
-        record = await self.jobs.recall(caller(context)["client"], request.request_id, request.spec, request.audio.sha256)
+        client = caller(context)["client"]
+        record = await self.jobs.recall(client, request.request_id, request.spec, request.audio.sha256)
         if record is None:
             source = await self.sources.find(request.audio)
             record, _ = await self.jobs.submit(
@@ -451,8 +454,6 @@ class ServerService(server_pb2_grpc.ServerServiceServicer):
         For what the devices do.
     settings
         Called for the settings of the moment.
-    models
-        Called for what is installed.
     reload
         Reads the configuration file again; returns what applied and what needs a restart.
     """
@@ -461,12 +462,10 @@ class ServerService(server_pb2_grpc.ServerServiceServicer):
         self,
         jobs: JobManager,
         settings: Callable[[], Settings],
-        models: Callable[[], list[server_pb2.ModelInfo]],
         reload: Callable[[], tuple[list[str], list[str]]],
     ) -> None:
         self.jobs = jobs
         self.settings = settings
-        self.models = models
         self.reload = reload
 
     async def GetCapabilities(
@@ -490,11 +489,14 @@ class ServerService(server_pb2_grpc.ServerServiceServicer):
                 max_queue=settings.max_queue,
                 max_queue_per_client=settings.max_queue_per_client,
             ),
-            models=self.models(),
+            models=[
+                server_pb2.ModelInfo(role=role, name=name, sha256=sha256, parameters=parameters)
+                for role, name, sha256, parameters in sorted({m for worker in self.jobs.workers for m in worker.models})
+            ],
             devices=[
                 server_pb2.DeviceInfo(
                     device=worker.resolved_device or worker.device,
-                    model=describe_device(worker.resolved_device),
+                    model=worker.device_name,
                     ready=worker.ready.is_set(),
                     busy=self.jobs.busy(worker),
                 )

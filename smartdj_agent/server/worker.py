@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,10 @@ class DeviceWorker:
         Why the process could not be started the last time; None where it could. It is tried again after a pause.
     resolved_device
         The device that the agent chose, for example ``cuda`` for ``auto``; empty before it was ready.
+    device_name
+        What people call that device; empty before it was ready.
+    models
+        Installed models of the preset: role, name, SHA-256 and number of parameters of each.
     restarts
         How often the process was started again.
     """
@@ -78,6 +82,8 @@ class DeviceWorker:
         self.ready = asyncio.Event()
         self.failure: SmartDJError | None = None
         self.resolved_device = ""
+        self.device_name = ""
+        self.models: tuple[tuple[str, str, str, int], ...] = ()
         self.restarts = 0
         self._settings = {
             "agent": agent,
@@ -108,7 +114,7 @@ class DeviceWorker:
             raise RuntimeError("the worker was started before")
         self._life = asyncio.create_task(self._live(), name=f"worker {self.device}")
 
-    async def run(self, task: Task) -> AsyncIterator[Report]:
+    async def run(self, task: Task) -> AsyncGenerator[Report, None]:
         """Carry out a task: its events, then one report ``done`` or ``failed``.
 
         A task waits while models load and while others are worked on. After the last report the device is free. Leaving
@@ -254,7 +260,7 @@ class DeviceWorker:
         if child is not self._child:
             return
         self.failure = None
-        self.resolved_device = about["device"]
+        self.resolved_device, self.device_name, self.models = about["device"], about["device_name"], about["models"]
         self.ready.set()
         for running in self._tasks.values():
             if running.child is None:

@@ -338,9 +338,8 @@ class FakeServer(
                 return
             message = job.told[place]
             place += 1
-            if message.sequence <= request.after_sequence and not message.HasField("progress"):
-                continue
-            if message.HasField("progress") and message.sequence < request.after_sequence:
+            passing = message.HasField("progress") or message.HasField("queued")
+            if message.sequence < request.after_sequence + (not passing):
                 continue
             if sent == fault:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the line is cut")
@@ -380,7 +379,7 @@ class FakeServer(
         if job.cancelled.is_set() and kind != "failed":
             raise SmartDJError(ErrorCode.CANCELLED, "the job was cancelled")
         message.job_id = job.job_id
-        message.sequence = job.last_sequence + (kind != "progress")
+        message.sequence = job.last_sequence + (kind not in ("queued", "progress"))
         async with job.news:
             job.told.append(message)
             job.news.notify_all()

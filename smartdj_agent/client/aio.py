@@ -228,10 +228,9 @@ class AsyncRun:
                     return
                 patience.succeeded()
                 message = response.event
-                # Progress is not kept and has the number of the event before it; all others come once.
-                if message.sequence > self.last_sequence or (
-                    message.HasField("progress") and message.sequence == self.last_sequence
-                ):
+                # Waiting and progress are not kept and have the number of the event before; all others come once.
+                passing = message.WhichOneof("event") in ("queued", "progress")
+                if message.sequence > self.last_sequence or (passing and message.sequence == self.last_sequence):
                     self.last_sequence = message.sequence
                     yield message
         except TimeoutError:
@@ -277,7 +276,7 @@ class AsyncRun:
         only_plans = self._wanted is not None and self._wanted.spec.plan_only
         if kind in ("summary", "question") or (kind == "plan_ready" and only_plans):
             self._ended = True
-        if kind != "progress":  # whatever comes after a plan shows that somebody has decided
+        if kind not in ("queued", "progress"):  # whatever comes after a plan shows that somebody has decided
             self.awaits_review = kind == "plan_ready" and message.plan_ready.awaits_review
         if audio is not None:
             self.audio = audio

@@ -32,6 +32,7 @@ from smartdj_agent.agent import Agent
 from smartdj_agent.audio import Audio, read_audio
 from smartdj_agent.editor import StepOutcome
 from smartdj_agent.errors import SmartDJError
+from smartdj_agent.events import Heard, Listened
 from smartdj_agent.steps import Operation, Step, format_step
 
 HERE = Path(__file__).resolve().parent
@@ -127,19 +128,23 @@ def measurements(agent: Agent) -> Iterator[Measurement]:
     recording = read_audio(RECORDING)
     pieces = {duration_s: of_length(recording, duration_s) for duration_s in LENGTHS_S}
 
+    def heard_in(audio: Audio) -> tuple[Heard, ...]:
+        return next(event.sounds for event in agent.listen(audio) if isinstance(event, Listened))
+
     def listen(audio: Audio) -> str:
-        return f"sounds: {len(agent.listen(audio))}"
+        return f"sounds: {len(heard_in(audio))}"
 
     for duration_s, audio in pieces.items():
         yield measured("listen", duration_s, partial(listen, audio))
 
-    heard = agent.listen(pieces[LENGTHS_S[0]])
+    heard = heard_in(pieces[LENGTHS_S[0]])
     first: list[float] = []
 
     def plan() -> str:
         started = time.perf_counter()
         count = 0
-        for count, item in enumerate(planner.write(heard, INSTRUCTION, seed=0), 1):
+        written = (item for item in planner.write(heard, INSTRUCTION, seed=0) if not isinstance(item, str))
+        for count, item in enumerate(written, 1):
             if count == 1:
                 first.append(time.perf_counter() - started)
             if not isinstance(item, Step):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,8 +18,8 @@ from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.events import (
     Event,
     Finished,
-    Heard,
     Listened,
+    Listening,
     Notice,
     PlanReady,
     Progress,
@@ -28,17 +27,14 @@ from smartdj_agent.events import (
     StepFinished,
     StepPlanned,
     StepStarted,
+    Writing,
 )
+from smartdj_agent.instruction import check_instruction
 from smartdj_agent.library import SoundLibrary
 from smartdj_agent.listening import listen
 from smartdj_agent.models.presets import get_preset
 from smartdj_agent.plan import Plan, PlanStep, Provenance, check_source
-from smartdj_agent.planner import Asked, Planner, check_instruction
-
-
-def typed(text: str) -> str:
-    """Return the text with blanks for what nobody types and no plan file holds: control codes, half characters."""
-    return "".join(" " if unicodedata.category(char) in ("Cc", "Cs") else char for char in text)
+from smartdj_agent.planner import Asked, Planner
 
 
 class Agent:
@@ -77,33 +73,53 @@ class Agent:
         name = self.preset.name if "planner" in self.preset.roles else "small"
         return Planner(name, self.device, self.editor.encoder)
 
-    def listen(self, audio: Audio) -> tuple[Heard, ...]:
-        """What is in the recording; nothing for digital silence."""
+    def listen(self, audio: Audio) -> Iterator[Listening | Listened]:
+        """What is in the recording, nothing for digital silence: `Listening` per window, at the end one `Listened`."""
+        started = time.monotonic()
         if not np.any(audio.samples):
-            return ()
-        return listen(
+            yield Listened((), time.monotonic() - started)
+            return
+        hearing = listen(
             self.editor.listener,
             self.editor.encoder,
             audio.samples,
             audio.sample_rate,
             tuple(self.planner.vocabulary),
         )
+        while True:
+            try:
+                fraction = next(hearing)
+            except StopIteration as end:
+                yield Listened(end.value, time.monotonic() - started)
+                return
+            seconds = time.monotonic() - started
+            left = seconds / max(fraction, 1e-3) * (1 - fraction)
+            yield Listening(fraction, audio.duration_s * fraction / max(seconds, 1e-6), left)
 
     def plan(self, audio: Audio, instruction: str, *, seed: int = 0) -> Iterator[Event]:
-        """Listen, then write a plan: `Listened`, `StepPlanned` …, then `PlanReady` or `Question`.
+        """Listen, then write a plan: `Listening` …, `Listened`, `Writing` and `StepPlanned` …, then its end.
+
+        The end is one `PlanReady` or one `Question`.
+
+        Closing the generator cancels: nothing more is computed than the window or word piece under way.
 
         Raises
         ------
         SmartDJError
             INSTRUCTION_EMPTY, INSTRUCTION_TOO_LONG, MODEL_MISSING or MODEL_CORRUPT.
         """
-        asked = check_instruction(typed(instruction))
-        started = time.monotonic()
-        heard = self.listen(audio)
-        yield Listened(heard, time.monotonic() - started)
+        asked = check_instruction(instruction)
+        heard = Listened((), 0.0)
+        for event in self.listen(audio):
+            yield event
+            if isinstance(event, Listened):
+                heard = event
         started = time.monotonic()
         steps: list[PlanStep] = []
-        for item in self.planner.write(heard, asked, seed=seed):
+        for item in self.planner.write(heard.sounds, asked, seed=seed):
+            if isinstance(item, str):
+                yield Writing(item)
+                continue
             if isinstance(item, Asked):
                 yield Question(item.text, item.choices)
                 return
@@ -126,10 +142,27 @@ class Agent:
             created=datetime.now(UTC).replace(microsecond=0).isoformat(),
         )
 
-    def apply(self, audio: Audio, plan: Plan, *, mode: str = "preserve", seed: int = 0) -> Iterator[Event]:
+    def apply(
+        self, audio: Audio, plan: Plan, *, mode: str = "preserve", seed: int = 0, done: int = 0
+    ) -> Iterator[Event]:
         """Carry out the enabled steps of a plan in order.
 
         Closing the generator cancels: nothing more is computed than the denoising step or window under way.
+
+        Parameters
+        ----------
+        audio
+            The recording, or what it had become after the first `done` steps.
+        plan
+            What to do.
+        mode
+            ``preserve`` or ``generate``.
+        seed
+            Same seed, same result.
+        done
+            How many enabled steps were carried out before; to go on after an interruption. In preserve mode the result
+            is the same as without one; generate mode encodes the recording anew, as it keeps latents between steps only
+            within one run.
 
         Raises
         ------
@@ -138,13 +171,13 @@ class Agent:
         """
         if mode not in MODES:
             raise SmartDJError(ErrorCode.USAGE, f"Unknown mode {mode!r}.", "Use preserve or generate.")
-        if plan.source_sha256:
+        if plan.source_sha256 and not done:
             check_source(plan, audio_sha256(audio))
         steps = plan.enabled_steps()
         began = time.monotonic()
         current = audio
         chain: Chain | None = None
-        for index, plan_step in enumerate(steps):
+        for index, plan_step in enumerate(steps[done:], start=done):
             yield StepStarted(index, len(steps), plan_step, self.device)
             started = time.monotonic()
             run = (

@@ -16,18 +16,19 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import soundfile
 import soxr
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.files import exists_error, publish, temporary_beside, write_error
 
 MAX_DURATION_S = 4 * 3600.0
 """Longest recording that is read, seconds."""
@@ -158,6 +159,54 @@ class Audio:
         return self.n_samples / self.sample_rate
 
 
+@dataclass(frozen=True)
+class AudioHeader:
+    """What a file says about its recording before a sample is read.
+
+    Attributes
+    ----------
+    sample_rate
+        Hz.
+    channels
+        Number of channels.
+    frames
+        Samples per channel; for OGG and MP3 an estimate.
+    format
+        How it is stored.
+    """
+
+    sample_rate: int
+    channels: int
+    frames: int
+    format: AudioFormat
+
+
+def read_header(
+    path: str | os.PathLike[str], *, max_duration_s: float = MAX_DURATION_S, name: str = ""
+) -> AudioHeader:
+    """Read what a file says about its recording, and check all that can be checked without its samples.
+
+    Parameters
+    ----------
+    path
+        A file in any container that libsndfile knows; the contents decide, not the suffix.
+    max_duration_s
+        Longest recording that is taken, seconds.
+    name
+        What messages call the file; by default its path.
+
+    Raises
+    ------
+    SmartDJError
+        As `read_audio`, except ``AUDIO_NOT_FINITE`` and ``OUT_OF_MEMORY``.
+    """
+    file = Path(path)
+    shown = Path(name) if name else file
+    _check_readable(file, shown)
+    with _opened(file, shown) as sound:
+        return _header(sound, shown, max_duration_s)
+
+
 def read_audio(path: str | os.PathLike[str]) -> Audio:
     """Read a whole recording.
 
@@ -185,38 +234,45 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
     exception: their headers only estimate the length, so what is there is read.
     """
     file = Path(path)
-    _check_readable(file)
+    _check_readable(file, file)
+    with _opened(file, file) as sound:
+        return _read_open(sound, file)
+
+
+@contextmanager
+def _opened(file: Path, shown: Path) -> Iterator[Any]:
+    """Open a recording; whatever fails while it is open becomes an error that calls the file `shown`."""
     try:
         with soundfile.SoundFile(file) as sound:
-            return _read_open(sound, file)
+            yield sound
     except soundfile.LibsndfileError as error:
-        raise _unreadable(file, str(error)) from error
+        raise _unreadable(shown, str(error)) from error
     except TypeError as error:  # soundfile asks for rate and channels of headerless (.raw) files this way
         raise SmartDJError(
             ErrorCode.AUDIO_UNSUPPORTED,
-            f"{file} has no header that states its sample rate",
+            f"{shown} has no header that states its sample rate",
             "convert it to WAV first, for example with sox or ffmpeg",
         ) from error
     except MemoryError as error:
-        raise _too_big(file) from error
+        raise _too_big(shown) from error
     except OSError as error:
-        raise _unreadable(file, error.strerror or str(error)) from error
+        raise _unreadable(shown, error.strerror or str(error)) from error
 
 
-def _check_readable(file: Path) -> None:
+def _check_readable(file: Path, shown: Path) -> None:
     try:
         file.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SmartDJError(
-            ErrorCode.AUDIO_NOT_FOUND, f"{file} does not exist", "check the path and its spelling"
+            ErrorCode.AUDIO_NOT_FOUND, f"{shown} does not exist", "check the path and its spelling"
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise _unreadable(file, getattr(error, "strerror", None) or str(error)) from error
+        raise _unreadable(shown, getattr(error, "strerror", None) or str(error)) from error
     if file.is_dir():
-        raise SmartDJError(ErrorCode.AUDIO_UNREADABLE, f"{file} is a folder", "name an audio file inside it")
+        raise SmartDJError(ErrorCode.AUDIO_UNREADABLE, f"{shown} is a folder", "name an audio file inside it")
     if not file.is_file():
         raise SmartDJError(
-            ErrorCode.AUDIO_UNREADABLE, f"{file} is not a regular file", "save the audio to a file first"
+            ErrorCode.AUDIO_UNREADABLE, f"{shown} is not a regular file", "save the audio to a file first"
         )
     try:
         with file.open("rb") as stream:
@@ -228,21 +284,24 @@ def _check_readable(file: Path) -> None:
             else "check the disk it lies on"
         )
         raise SmartDJError(
-            ErrorCode.AUDIO_UNREADABLE, f"{file} can't be opened: {error.strerror or error}", hint
+            ErrorCode.AUDIO_UNREADABLE, f"{shown} can't be opened: {error.strerror or error}", hint
         ) from error
     if not head:
-        raise SmartDJError(ErrorCode.AUDIO_EMPTY, f"{file} is empty (0 bytes)", "record or export it again")
+        raise SmartDJError(ErrorCode.AUDIO_EMPTY, f"{shown} is empty (0 bytes)", "record or export it again")
     if head[4:8] == b"ftyp" or head[:4] in (b"\x1aE\xdf\xa3", b"0&\xb2u"):  # MP4, Matroska, ASF
         raise SmartDJError(
-            ErrorCode.AUDIO_UNSUPPORTED, f"{file} is in a format that can't be read here", _CONVERT
+            ErrorCode.AUDIO_UNSUPPORTED, f"{shown} is in a format that can't be read here", _CONVERT
         )
 
 
-def _read_open(sound: Any, file: Path) -> Audio:
-    container, subtype, endian = str(sound.format), str(sound.subtype), str(sound.endian)
+def _is_lossy(stored: AudioFormat) -> bool:
+    return stored.container in _LOSSY_CONTAINERS or stored.subtype.startswith("MPEG")
+
+
+def _header(sound: Any, file: Path, max_duration_s: float) -> AudioHeader:
+    stored = AudioFormat(str(sound.format), str(sound.subtype), str(sound.endian))
     rate, channels, frames = int(sound.samplerate), int(sound.channels), int(sound.frames)
-    lossy = container in _LOSSY_CONTAINERS or subtype.startswith("MPEG")
-    if not lossy:
+    if not _is_lossy(stored):
         _check_whole(str(sound.extra_info), file)
     if frames <= 0 or rate <= 0:
         raise SmartDJError(ErrorCode.AUDIO_EMPTY, f"{file} holds no samples", "record or export it again")
@@ -252,12 +311,20 @@ def _read_open(sound: Any, file: Path) -> Audio:
             f"{file} does not state its length (it was written to a pipe)",
             _CONVERT,
         )
-    if frames / rate > MAX_DURATION_S:
+    if frames / rate > max_duration_s:
+        unit, per_unit = ("h", 3600.0) if max_duration_s >= 3600 else ("s", 1.0)
         raise SmartDJError(
             ErrorCode.AUDIO_TOO_LONG,
-            f"{file} lasts {frames / rate / 3600:.1f} h; the limit is {MAX_DURATION_S / 3600:g} h",
+            f"{file} lasts {frames / rate / per_unit:.1f} {unit}; the limit is {max_duration_s / per_unit:g} {unit}",
             "cut it into shorter files",
         )
+    return AudioHeader(rate, channels, frames, stored)
+
+
+def _read_open(sound: Any, file: Path) -> Audio:
+    header = _header(sound, file, MAX_DURATION_S)
+    rate, channels, frames = header.sample_rate, header.channels, header.frames
+    subtype, lossy = header.format.subtype, _is_lossy(header.format)
     dtype = np.dtype(np.float64 if subtype in _NEEDS_FLOAT64 else np.float32)
     if frames * channels * dtype.itemsize > 0.8 * _memory_bytes():
         raise _too_big(file)
@@ -283,8 +350,30 @@ def _read_open(sound: Any, file: Path) -> Audio:
         if not lossy:
             raise _cut_short(file)
         samples = samples[:, :done].copy()
-    tags = tuple(sorted((name, value) for name, value in sound.copy_metadata().items() if value))
-    return Audio(samples, rate, AudioFormat(container, subtype, endian), tags)
+    return Audio(samples, rate, header.format, _tags(sound))
+
+
+def _tags(sound: Any) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, value) for name, value in sound.copy_metadata().items() if value))
+
+
+def read_format(path: str | os.PathLike[str]) -> tuple[AudioFormat, tuple[tuple[str, str], ...]]:
+    """Read how a recording is stored and its text fields, without its samples.
+
+    Returns
+    -------
+    AudioFormat, tuple
+        As `read_audio` gives them in `Audio.format` and `Audio.tags`.
+
+    Raises
+    ------
+    SmartDJError
+        ``AUDIO_NOT_FOUND``, ``AUDIO_UNREADABLE``, ``AUDIO_UNSUPPORTED``, ``AUDIO_EMPTY`` (no bytes).
+    """
+    file = Path(path)
+    _check_readable(file, file)
+    with _opened(file, file) as sound:
+        return AudioFormat(str(sound.format), str(sound.subtype), str(sound.endian)), _tags(sound)
 
 
 def _check_whole(log: str, file: Path) -> None:
@@ -381,6 +470,16 @@ def output_format(path: str | os.PathLike[str], own: AudioFormat) -> AudioFormat
     )
 
 
+def suffix_of(own: AudioFormat) -> str:
+    """Return a suffix, with its dot, under which `output_format` keeps this format where it can be written.
+
+    ``.wav`` for containers that have none.
+    """
+    if own.container in _SAME_SUFFIX["WAV"]:
+        return ".wav"
+    return next((f".{suffix}" for suffix, container in _CONTAINERS.items() if container == own.container), ".wav")
+
+
 def check_output(
     path: str | os.PathLike[str], *, overwrite: bool = False, source: str | os.PathLike[str] | None = None
 ) -> None:
@@ -417,7 +516,7 @@ def check_output(
     if file.is_dir():
         raise SmartDJError(ErrorCode.OUTPUT_UNWRITABLE, f"{file} is a folder", "name a file inside it")
     if not overwrite and os.path.lexists(file):
-        raise _exists(file)
+        raise exists_error(file)
     folder = file.parent
     if not folder.is_dir():
         raise SmartDJError(
@@ -465,18 +564,16 @@ def write_audio(path: str | os.PathLike[str], audio: Audio, *, overwrite: bool =
     check_output(file, overwrite=overwrite)
     target = Path(os.path.realpath(file))
     chosen = _sized(chosen, audio)
-    temporary = target.with_name(f".{target.name[:80]}.{secrets.token_hex(6)}.part")
+    temporary: Path | None = None
     try:
-        descriptor = os.open(
-            temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666
-        )  # 0o666: the umask decides
-        os.close(descriptor)
+        temporary = temporary_beside(target)
         _write_whole(temporary, file, audio, chosen)
-        _publish(temporary, target, file, overwrite)
+        publish(temporary, target, overwrite=overwrite)
     except OSError as error:
-        _raise_unwritable(file, error)
+        raise write_error(file, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def _sized(chosen: AudioFormat, audio: Audio) -> AudioFormat:
@@ -502,6 +599,7 @@ def _write_whole(temporary: Path, file: Path, audio: Audio, chosen: AudioFormat)
         ) from error
     try:
         with sound:
+            _leave_out_peaks(sound)
             for name, value in audio.tags:
                 try:
                     setattr(sound, name, value)
@@ -516,8 +614,6 @@ def _write_whole(temporary: Path, file: Path, audio: Audio, chosen: AudioFormat)
         if shutil.disk_usage(temporary.parent).free < 1 << 20 or "space" in str(error).lower():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise OSError(errno.EIO, str(error) or "the system wrote less than it was given") from error
-    with temporary.open("rb+") as stream:
-        os.fsync(stream.fileno())
     if chosen.subtype in _LOSSLESS_SUBTYPES:  # closing rewrites the header, and says nothing where that fails
         try:
             frames = int(soundfile.info(temporary).frames)
@@ -525,6 +621,12 @@ def _write_whole(temporary: Path, file: Path, audio: Audio, chosen: AudioFormat)
             raise OSError(errno.EIO, "the file could not be read back") from error
         if frames != audio.n_samples:
             raise OSError(errno.EIO, f"the file holds {frames} of {audio.n_samples} samples")
+
+
+def _leave_out_peaks(sound: soundfile.SoundFile) -> None:
+    # libsndfile puts a PEAK chunk with the time of day into float WAV and AIFF, so that equal recordings would make
+    # unequal files. soundfile has no public way to the command that leaves it out (SFC_SET_ADD_PEAK_CHUNK).
+    soundfile._snd.sf_command(sound._file, 0x1050, soundfile._ffi.NULL, 0)
 
 
 def _blocks(audio: Audio, subtype: str, file: Path) -> Iterator[np.ndarray]:
@@ -547,61 +649,6 @@ def _blocks(audio: Audio, subtype: str, file: Path) -> Iterator[np.ndarray]:
             rounded = np.rint(block.astype(np.float64) * scale)
             integers = np.clip(rounded, lowest, scale - 1.0).astype(np.int32)
             yield integers << (32 - bits)
-
-
-def _publish(temporary: Path, target: Path, file: Path, overwrite: bool) -> None:
-    """Give the finished file its name in one step, never replacing a file that may not be replaced."""
-    if overwrite:
-        os.replace(temporary, target)
-    else:
-        try:
-            os.link(temporary, target)  # unlike a rename, fails if another process made the file meanwhile
-        except FileExistsError as error:
-            raise _exists(file) from error
-        except (
-            OSError
-        ):  # a file system without hard links: reserve the name, then replace our own reservation
-            try:
-                os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-            except FileExistsError as error:
-                raise _exists(file) from error
-            try:
-                os.replace(temporary, target)
-            except OSError:
-                target.unlink(missing_ok=True)
-                raise
-    try:
-        folder = os.open(target.parent, os.O_RDONLY)
-    except OSError:  # folders can't be opened on Windows
-        return
-    try:
-        os.fsync(folder)  # the name too shall survive a power cut
-    except OSError:  # some network file systems refuse this; the data itself is safe
-        pass
-    finally:
-        os.close(folder)
-
-
-def _exists(file: Path) -> SmartDJError:
-    return SmartDJError(
-        ErrorCode.OUTPUT_EXISTS,
-        f"{file} exists already",
-        "choose another name, or allow overwriting (--overwrite)",
-    )
-
-
-def _raise_unwritable(file: Path, error: OSError) -> NoReturn:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        raise SmartDJError(
-            ErrorCode.DISK_FULL,
-            f"{file} was not written: no space left",
-            "free some space, or choose another disk",
-        ) from error
-    raise SmartDJError(
-        ErrorCode.OUTPUT_UNWRITABLE,
-        f"{file} can't be written: {error.strerror or error}",
-        "check the folder and your permissions, or choose another place",
-    ) from error
 
 
 def clipped_samples(audio: Audio, subtype: str | None = None) -> int:

@@ -27,6 +27,8 @@ import typer
 
 from smartdj_agent import __version__
 from smartdj_agent.errors import ERROR_TABLE, ErrorCode, SmartDJError
+from smartdj_agent.instruction import check_instruction
+from smartdj_agent.server.cli import serve
 
 if TYPE_CHECKING:
     from smartdj_agent.audio import Audio
@@ -35,9 +37,6 @@ if TYPE_CHECKING:
     from smartdj_agent.outputs import Outputs
     from smartdj_agent.plan import Plan
     from smartdj_agent.report import RunCollector
-
-MAX_INSTRUCTION_CHARS = 2_000
-"""Longest instruction, characters; longer texts are surely not meant as one sentence."""
 
 MAX_QUESTIONS = 5
 """Questions of the planner in a row before the command gives up."""
@@ -97,6 +96,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List, fetch, import and verify models.", pretty_exceptions_enable=False)
 app.add_typer(models_app, name="models")
+app.command()(serve)
 
 SourceArgument = Annotated[Path, typer.Argument(metavar="IN", help="The recording; it is never changed.")]
 InstructionArgument = Annotated[
@@ -466,32 +466,6 @@ def models_verify(
         )
 
 
-def check_instruction(text: str) -> str:
-    """Return the instruction without outer blanks.
-
-    Raises
-    ------
-    SmartDJError
-        INSTRUCTION_EMPTY, or INSTRUCTION_TOO_LONG above `MAX_INSTRUCTION_CHARS`.
-    """
-    stripped = text.strip()
-    if not any(char.isalnum() for char in stripped):
-        raise SmartDJError(
-            ErrorCode.INSTRUCTION_EMPTY,
-            "the instruction is empty",
-            'say what the recording should become, e.g. "make this sound like a rainy morning"',
-            field="instruction",
-        )
-    if len(stripped) > MAX_INSTRUCTION_CHARS:
-        raise SmartDJError(
-            ErrorCode.INSTRUCTION_TOO_LONG,
-            f"the instruction has {len(stripped):,} characters; allowed are {MAX_INSTRUCTION_CHARS:,}",
-            "say it in a few sentences",
-            field="instruction",
-        )
-    return stripped
-
-
 def _open(
     source: Path,
     outputs: Outputs,
@@ -661,12 +635,12 @@ def _carry_out(
     """Apply a plan and write everything that was asked for, each file whole."""
     from smartdj_agent.audio import clipped_samples, output_format, write_audio
     from smartdj_agent.events import Finished, Notice, StepFinished
+    from smartdj_agent.files import write_file
     from smartdj_agent.outputs import (
         check_disk_space,
         check_step_files,
         earlier_step_files,
         step_files,
-        write_text,
     )
     from smartdj_agent.plan import write_plan
 
@@ -736,7 +710,7 @@ def _carry_out(
         from smartdj_agent.report import build_report
 
         screen.status("drawing the report")
-        write_text(outputs.report, build_report(collector.record()), overwrite=outputs.overwrite)
+        write_file(outputs.report, build_report(collector.record()), overwrite=outputs.overwrite)
         written["report"] = str(outputs.report)
     screen.rest()
     screen.show(finished, **written)

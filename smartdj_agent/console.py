@@ -187,6 +187,10 @@ class Screen:
                 self._task, description=one_line(description), total=1.0, completed=completed, details=details
             )
 
+    def _show_Listening(self, event: Any) -> None:
+        if self.lively:
+            self._bar("listening", event.fraction, _pace(event))
+
     def _show_Listened(self, event: Any) -> None:
         if not self.lively:
             return
@@ -198,6 +202,10 @@ class Screen:
                 "dim",
             )
         self.status("planning")
+
+    def _show_Writing(self, event: Any) -> None:
+        if self.lively:
+            self._bar("planning", None, event.text)
 
     def _show_StepPlanned(self, event: Any) -> None:
         if self.lively:
@@ -212,12 +220,8 @@ class Screen:
 
     def _show_Progress(self, event: Any) -> None:
         if self.lively:
-            details = [event.stage] if event.stage else []
-            if 0 < event.realtime_factor < float("inf"):
-                details.append(f"{event.realtime_factor:.2f} × real time")
-            if 0 <= event.seconds_left < float("inf"):
-                details.append(f"{event.seconds_left:.0f} s left")
-            self._bar(getattr(self, "_title", "editing"), event.fraction, " · ".join(details))
+            details = " · ".join(part for part in (event.stage, _pace(event)) if part)
+            self._bar(getattr(self, "_title", "editing"), event.fraction, details)
 
     def _show_StepFinished(self, event: Any) -> None:
         if not self.lively:
@@ -231,6 +235,15 @@ class Screen:
 
     def _show_Notice(self, event: Any) -> None:
         self.line(f"note: {event.message}{f' ({event.hint})' if event.hint else ''}", "yellow")
+
+
+def _pace(event: Any) -> str:
+    parts = []
+    if 0 < event.realtime_factor < float("inf"):
+        parts.append(f"{event.realtime_factor:.2f} × real time")
+    if 0 <= event.seconds_left < float("inf"):
+        parts.append(f"{event.seconds_left:.0f} s left")
+    return " · ".join(parts)
 
 
 def _direction(azimuth_deg: float) -> str:

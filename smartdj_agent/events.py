@@ -1,6 +1,7 @@
 """What the agent tells its doors while it works: frozen, in order, one stream.
 
-`Agent.plan` yields `Listened`, then a `StepPlanned` per step as it is written, then one `PlanReady` or one `Question`.
+`Agent.plan` yields `Listening` per window, `Listened`, then `Writing` per word piece and a `StepPlanned` per step as it
+is written, then one `PlanReady` or one `Question`.
 `Agent.apply` yields, per enabled step, `StepStarted`, `Progress` (at least one per denoising step or window) and
 `StepFinished`, with `Notice` anywhere, and at the end one `Finished`.
 """
@@ -40,11 +41,37 @@ class Heard:
 
 
 @dataclass(frozen=True)
+class Listening:
+    """Part of the recording has been listened to.
+
+    Attributes
+    ----------
+    fraction
+        0 to 1.
+    realtime_factor
+        Seconds of audio per second of compute so far.
+    seconds_left
+        Estimate for listening.
+    """
+
+    fraction: float
+    realtime_factor: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
 class Listened:
     """The listener is done."""
 
     sounds: tuple[Heard, ...]
     seconds: float
+
+
+@dataclass(frozen=True)
+class Writing:
+    """The planner has written one more piece of a word; `text` is the line so far."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -148,5 +175,15 @@ class Finished:
 
 
 Event = (
-    Listened | StepPlanned | PlanReady | Question | StepStarted | Progress | StepFinished | Notice | Finished
+    Listening
+    | Listened
+    | Writing
+    | StepPlanned
+    | PlanReady
+    | Question
+    | StepStarted
+    | Progress
+    | StepFinished
+    | Notice
+    | Finished
 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from smartdj_agent.models.listener import Listener
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.separation import Mask, apply_mask, band_power, estimate_masks, window_starts
 from smartdj_agent.spatial import measure_azimuth
+
+Result = TypeVar("Result")
 
 MAX_SOUNDS = 5
 CANDIDATES = 16
@@ -65,11 +68,24 @@ def confidence(score: float) -> float:
     return float(1 / (1 + np.exp(-(SLOPE * np.log(score + 1e-6) + OFFSET))))
 
 
+def outcome(steps: Generator[float, None, Result]) -> Result:
+    """Run a generator to its end and return what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+
 @torch.inference_mode()
 def rank(
     listener: Listener, encoder: SentenceEncoder, stereo: np.ndarray, labels: Sequence[str], *, mono: bool
-) -> list[Finding]:
-    """Rank the names that may be heard in stereo (2, n) at the listener's rate, best first."""
+) -> Generator[float, None, list[Finding]]:
+    """Rank the names that may be heard in stereo (2, n) at the listener's rate.
+
+    Yields the share that is done, 0 to 1, after every window; returns the findings, best first (see `outcome`).
+    """
     rate, hop = listener.config.sample_rate, listener.config.hop
     device = listener.logit_scale.device
     vectors = encoder.vectors(labels).to(device)
@@ -77,7 +93,8 @@ def rank(
     frames = stereo.shape[1] // hop + 1
     scores = np.zeros((len(labels), frames), np.float32)
     windows = window_starts(stereo.shape[1], rate)
-    for start, stop in windows:
+    for done, (start, stop) in enumerate(windows):
+        yield done / (2 * len(windows))
         wave = torch.from_numpy(np.ascontiguousarray(stereo[:, start:stop]))[None].to(device)
         hearing = listener.hear(listener.spectrum(wave))
         heard = torch.sigmoid(listener.presence_logits(listener.frame_embeddings(hearing), texts)[0]).cpu().numpy()
@@ -91,7 +108,8 @@ def rank(
     candidates = list(map(int, np.argsort(-best)[:CANDIDATES]))
     peaks = {index: int(np.argmax(smooth[index])) * hop for index in candidates}
     found: list[Finding] = []
-    for start, stop in windows:
+    for done, (start, stop) in enumerate(windows):
+        yield 0.5 + done / (2 * len(windows))
         # In the overlap of two windows a peak belongs to the later one, where it lies further from the edge.
         end = stop if stop == windows[-1][1] else stop - rate
         here = [index for index in candidates if start <= peaks[index] < end]
@@ -132,8 +150,10 @@ def listen(
     samples: np.ndarray,
     sample_rate: int,
     labels: Sequence[str],
-) -> tuple[Heard, ...]:
-    """Report the sounds of a recording, surest first, at most five.
+) -> Generator[float, None, tuple[Heard, ...]]:
+    """Report the sounds of a recording.
+
+    Yields the share that is done, 0 to 1; returns the sounds, surest first, at most five (see `outcome`).
 
     Parameters
     ----------
@@ -146,7 +166,7 @@ def listen(
     stereo = resample(to_stereo(samples.astype(np.float32, copy=False)), sample_rate, rate)
     chosen: list[Finding] = []
     vectors = encoder.vectors(labels)
-    for finding in rank(listener, encoder, stereo, labels, mono=samples.shape[0] == 1):
+    for finding in (yield from rank(listener, encoder, stereo, labels, mono=samples.shape[0] == 1)):
         if len(chosen) == MAX_SOUNDS or confidence(finding.score) < MIN_CONFIDENCE:
             break
         if not any(same_sound(finding, other, vectors) for other in chosen):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.files import exists_error
 
 if TYPE_CHECKING:
     from smartdj_agent.audio import Audio
@@ -228,44 +229,6 @@ def check_disk_space(outputs: Outputs, audio: Audio, n_step_files: int) -> None:
             )
 
 
-def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
-    """Write a text file so that it appears whole or not at all.
-
-    Raises
-    ------
-    SmartDJError
-        OUTPUT_EXISTS, OUTPUT_UNWRITABLE or DISK_FULL.
-    """
-    temporary: Path | None = None
-    target = Path(os.path.realpath(path))
-    try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".smartdj-", suffix=".part")
-        temporary = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        if not overwrite:
-            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # takes the name, or fails
-        temporary.replace(target)
-    except FileExistsError as error:
-        raise _exists(path, "") from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise SmartDJError(
-                ErrorCode.DISK_FULL, f"the disk is full: {path}", "free some space and run again"
-            ) from error
-        raise SmartDJError(
-            ErrorCode.OUTPUT_UNWRITABLE,
-            f"can't write {path}: {error.strerror or error}",
-            "check the folder's permissions or write somewhere else",
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
 def earlier_step_files(outputs: Outputs, files: list[Path]) -> list[Path]:
     """Return step files in the folder that this run doesn't replace: leftovers of an earlier run."""
     if outputs.steps_dir is None or not outputs.steps_dir.is_dir():
@@ -289,7 +252,7 @@ def _check_file(path: Path, option: str, sources: list[Path], overwrite: bool) -
         )
     if os.path.lexists(path):
         if not overwrite:
-            raise _exists(path, option)
+            raise exists_error(path, option)
         if not path.is_symlink() and not stat.S_ISREG(path.stat().st_mode):
             raise SmartDJError(
                 ErrorCode.OUTPUT_UNWRITABLE,
@@ -360,18 +323,6 @@ def _existing(folder: Path) -> Path:
         if candidate.exists():
             return candidate
     return Path(folder.anchor or ".")
-
-
-def _exists(path: Path, option: str) -> SmartDJError:
-    return SmartDJError(
-        ErrorCode.OUTPUT_EXISTS, f"{path} already exists", "give another name or --overwrite", field=option
-    )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _mb(size: int) -> str:

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import errno
 import json
 import os
 import re
-import secrets
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +22,7 @@ from typing import Any, NoReturn
 import yaml
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.files import write_file
 from smartdj_agent.steps import Step, format_step, parse_step
 
 PLAN_VERSION = 1
@@ -620,55 +619,4 @@ def write_plan(path: str | os.PathLike[str], plan: Plan, overwrite: bool = False
     """
     path = Path(path)
     text = plan_to_json(plan) + "\n" if path.suffix.lower() == ".json" else plan_to_yaml(plan)
-    try:
-        _write_atomically(path, text.encode("utf-8"), overwrite)
-    except FileExistsError:
-        raise SmartDJError(
-            ErrorCode.OUTPUT_EXISTS,
-            f"{path} exists",
-            "Choose another name, or allow overwriting (--overwrite).",
-        ) from None
-    except (OSError, ValueError) as error:
-        number = error.errno if isinstance(error, OSError) else None
-        if number in (errno.ENOSPC, errno.EDQUOT):
-            raise SmartDJError(
-                ErrorCode.DISK_FULL,
-                f"no space left to write {path}",
-                "Free some space, or write to another disk.",
-            ) from None
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise SmartDJError(
-            ErrorCode.OUTPUT_UNWRITABLE,
-            f"{path} can't be written: {reason}",
-            "Choose a file name in a folder that exists and that you may write to.",
-        ) from None
-
-
-def _write_atomically(path: Path, data: bytes, overwrite: bool) -> None:
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "it is a folder")
-    if not overwrite and os.path.lexists(path):
-        raise FileExistsError(errno.EEXIST, "it exists")
-    # Opened by hand, not by tempfile, so that the file gets the permissions that the umask gives.
-    temporary = path.with_name(f".smartdj-{secrets.token_hex(8)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if overwrite:
-            os.replace(temporary, path)
-            return
-        try:
-            # A link fails where the name is taken, even by a file that just appeared; a rename would not.
-            os.link(temporary, path)
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-                raise
-            # No hard links here (FAT, some network shares): reserve the name, then replace it by the file.
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-            os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+    write_file(path, text, overwrite=overwrite)

@@ -14,7 +14,6 @@ from functools import cached_property
 
 import torch
 
-from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.events import Heard
 from smartdj_agent.grammar import ACCEPT, START, FreeText, free_text, plan_automaton
 from smartdj_agent.models.planner_lm import EventToken, PlannerLM, prompt_text
@@ -23,7 +22,6 @@ from smartdj_agent.models.weights import role_folder
 from smartdj_agent.plan_text import read_plan_text
 from smartdj_agent.steps import Operation, Step
 
-MAX_INSTRUCTION_CHARS = 2000
 MAX_STEPS = 6
 MAX_TOKENS = 220
 SPOKEN_CONFIDENCE = 0.9
@@ -43,30 +41,6 @@ class Asked:
 
     text: str
     choices: tuple[str, ...]
-
-
-def check_instruction(instruction: str) -> str:
-    """Return the instruction with white space folded.
-
-    Raises
-    ------
-    SmartDJError
-        INSTRUCTION_EMPTY or INSTRUCTION_TOO_LONG.
-    """
-    folded = " ".join(instruction.split())
-    if not re.search(r"\w", folded):
-        raise SmartDJError(
-            ErrorCode.INSTRUCTION_EMPTY,
-            "The instruction holds no words.",
-            "Say what the recording should become, for example “make this a sunny forest”.",
-        )
-    if len(folded) > MAX_INSTRUCTION_CHARS:
-        raise SmartDJError(
-            ErrorCode.INSTRUCTION_TOO_LONG,
-            f"The instruction has {len(folded)} characters; at most {MAX_INSTRUCTION_CHARS} are read.",
-            "Shorten it to a few sentences.",
-        )
-    return folded
 
 
 class Planner:
@@ -141,7 +115,7 @@ class Planner:
         return tuple(Heard(name, SPOKEN_CONFIDENCE, -25.0, None, 0.0, end) for name in names if name not in known)
 
     @torch.inference_mode()
-    def write(self, heard: Sequence[Heard], instruction: str, *, seed: int) -> Iterator[Step | Asked]:
+    def write(self, heard: Sequence[Heard], instruction: str, *, seed: int) -> Iterator[Step | Asked | str]:
         """Write a plan: one step at a time, or one question.
 
         Parameters
@@ -149,13 +123,14 @@ class Planner:
         heard
             The listener's findings, surest first.
         instruction
-            Checked by `check_instruction`.
+            Checked by `smartdj_agent.instruction.check_instruction`.
         seed
             0 takes the likeliest token throughout; other seeds draw from the model's distribution.
 
         Yields
         ------
-        Step or Asked
+        Step, Asked or str
+            A text is the line as far as it is written.
         """
         spoken = self.spoken_of(heard, instruction)
         heard = (*spoken, *heard)
@@ -214,6 +189,8 @@ class Planner:
                 if self._useful(step, emitted):
                     emitted.append(step)
                     yield step
+            else:
+                yield text.rpartition("\n")[2]
             output = model.lm(
                 input_ids=torch.tensor([[token]], device=self.device),
                 past_key_values=output.past_key_values,

@@ -11,8 +11,8 @@ import torch
 from smartdj_agent.agent import Agent
 from smartdj_agent.audio import Audio, audio_sha256
 from smartdj_agent.errors import ErrorCode, SmartDJError
-from smartdj_agent.events import Finished, Notice, Progress, StepFinished, StepStarted
-from smartdj_agent.listening import MAX_SOUNDS, listen
+from smartdj_agent.events import Finished, Listened, Notice, Progress, StepFinished, StepStarted
+from smartdj_agent.listening import MAX_SOUNDS, listen, outcome
 from smartdj_agent.models.listener import Listener
 from smartdj_agent.plan import make_plan
 from tests.known_listener import KnownEncoder, KnownListener, Share, between, everything, known_editor, nothing
@@ -44,7 +44,7 @@ def noise(channels: int, n: int, seed: int = 0) -> np.ndarray:
 def test_what_is_heard_lies_within_the_recording(listener: Listener, seconds: float, channels: int) -> None:
     rate = 16000
     samples = noise(channels, max(1, round(seconds * rate)))
-    found = listen(listener, KnownEncoder(), samples, rate, LABELS)  # type: ignore[arg-type]
+    found = outcome(listen(listener, KnownEncoder(), samples, rate, LABELS))  # type: ignore[arg-type]
     assert 0 < len(found) <= MAX_SOUNDS
     assert all(before.confidence >= after.confidence for before, after in pairwise(found))
     assert len({heard.label for heard in found}) == len(found)
@@ -58,7 +58,7 @@ def test_what_is_heard_lies_within_the_recording(listener: Listener, seconds: fl
 
 def test_ends_are_rounded_into_the_recording() -> None:
     samples = noise(2, 160_100)  # 10.00625 s: rounded to hundredths it would be too long
-    found = listen(KnownListener(everything), KnownEncoder(), samples, 16000, LABELS)  # type: ignore[arg-type]
+    found = outcome(listen(KnownListener(everything), KnownEncoder(), samples, 16000, LABELS))  # type: ignore[arg-type]
     assert max(heard.end_s for heard in found) == 10.0
 
 
@@ -66,13 +66,15 @@ def test_ends_are_rounded_into_the_recording() -> None:
 def test_silence_within_a_recording_is_no_trouble(listener: Listener, seconds: float) -> None:
     samples = noise(2, round(seconds * 16000))
     samples[:, : samples.shape[1] // 2] = 0.0
-    for heard in listen(listener, KnownEncoder(), samples, 16000, LABELS):  # type: ignore[arg-type]
+    for heard in outcome(listen(listener, KnownEncoder(), samples, 16000, LABELS)):  # type: ignore[arg-type]
         assert np.isfinite([heard.confidence, heard.level_db, heard.azimuth_deg]).all()
 
 
 def test_digital_silence_is_not_listened_to() -> None:
     agent = agent_with(everything)
-    assert agent.listen(Audio(np.zeros((2, 1000), np.float32), 8000)) == ()
+    (listened,) = agent.listen(Audio(np.zeros((2, 1000), np.float32), 8000))
+    assert isinstance(listened, Listened)
+    assert listened.sounds == ()
     assert agent.editor.listener.calls == 0  # type: ignore[attr-defined]
 
 

@@ -14,13 +14,15 @@ PACKAGE = Path(__file__).parent.parent / "smartdj_agent"
 # From the ground up; a module may import from lower floors and from its own.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"steps", "audio", "spatial"}),
+    frozenset({"files"}),
+    frozenset({"steps", "audio", "spatial", "instruction"}),
     frozenset({"plan", "plan_text", "render", "library", "grammar", "sampling", "separation", "models"}),
     frozenset({"events", "listening", "wire", "wire_status"}),
     frozenset({"editor", "planner"}),
     frozenset({"agent"}),
     frozenset(
-        {"cli", "client", "console", "doctor", "eventjson", "outputs", "report", "report_page", "review", "server"}
+        {"cli", "client", "console", "doctor", "eventjson", "outputs", "reaper", "report", "report_page", "review"}
+        | {"server"}
     ),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ from smartdj_agent.audio import (
     file_sha256,
     output_format,
     read_audio,
+    read_format,
     resample,
+    suffix_of,
     to_stereo,
     write_audio,
 )
@@ -509,3 +512,34 @@ def test_samples_need_two_axes_and_become_contiguous():
     audio = Audio(np.zeros((10, 2), np.int16).T, 8000)
     assert audio.samples.dtype == np.float32
     assert audio.samples.flags.c_contiguous
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.flac", "a.caf"])
+def test_equal_recordings_make_equal_files(tmp_path: Path, name: str) -> None:
+    audio = Audio(np.random.default_rng(0).uniform(-1, 1, (2, 500)).astype(np.float32), 8000)
+    write_audio(tmp_path / name, audio)
+    first = (tmp_path / name).read_bytes()
+    assert b"PEAK" not in first
+    if name == "a.wav":  # the only one of these that states a time is the chunk above; a second must not matter
+        time.sleep(1.1)
+    write_audio(tmp_path / name, audio, overwrite=True)
+    assert (tmp_path / name).read_bytes() == first
+
+
+def test_the_format_is_read_without_the_samples(tmp_path: Path) -> None:
+    path = tmp_path / "tagged.flac"
+    write_audio(path, Audio(np.zeros((2, 100)), 8000, AudioFormat("FLAC", "PCM_24"), (("title", "Über"),)))
+    whole = read_audio(path)
+    assert read_format(path) == (whole.format, whole.tags)
+    assert whole.tags == (("title", "Über"),)
+    with pytest.raises(SmartDJError) as caught:
+        read_format(tmp_path / "none.wav")
+    assert caught.value.code is ErrorCode.AUDIO_NOT_FOUND
+
+
+@pytest.mark.parametrize("container", sorted(soundfile.available_formats()))
+def test_the_suffix_of_a_format_keeps_it(container: str) -> None:
+    own = AudioFormat(container, str(soundfile.default_subtype(container) or "PCM_16"))
+    suffix = suffix_of(own)
+    kept = output_format(f"x{suffix}", own)
+    assert kept.container == container or (suffix == ".wav" and kept.container == "WAV")

@@ -17,7 +17,7 @@ import soundfile
 from smartdj_agent import cli
 from smartdj_agent.agent import Agent
 from smartdj_agent.errors import ERROR_TABLE, ErrorCode
-from smartdj_agent.planner import MAX_INSTRUCTION_CHARS, Asked
+from smartdj_agent.planner import Asked
 from smartdj_agent.steps import Step, parse_step
 from tests.known_listener import everything, known_editor, nothing
 
@@ -329,7 +329,3 @@ def test_a_long_recording_can_be_stopped(
     assert listener.calls == 3  # type: ignore[attr-defined]
     assert "no output was written" in capsys.readouterr().err
     assert list(folder.iterdir()) == []
-
-
-def test_the_planner_reads_as_much_as_the_command_line_lets_through() -> None:
-    assert MAX_INSTRUCTION_CHARS == cli.MAX_INSTRUCTION_CHARS

@@ -11,7 +11,7 @@ from smartdj_agent.agent import Agent
 from smartdj_agent.audio import Audio, read_audio
 from smartdj_agent.editor import StepOutcome
 from smartdj_agent.errors import SmartDJError
-from smartdj_agent.events import Finished, Listened, PlanReady, Question, StepFinished, StepPlanned
+from smartdj_agent.events import Finished, Listened, Listening, PlanReady, Question, StepFinished, StepPlanned, Writing
 from smartdj_agent.library import SoundLibrary
 from smartdj_agent.models.weights import SHIPPED, list_installed
 from smartdj_agent.plan import Plan
@@ -54,8 +54,10 @@ def test_every_role_is_shipped_with_a_card_and_all_is_small_enough() -> None:
 
 def test_plans_are_valid_stream_and_repeat(agent: Agent, demo: Audio) -> None:
     events = list(agent.plan(demo, "make this sound like a rainy harbour"))
-    assert isinstance(events[0], Listened)
-    assert 1 <= len(events[0].sounds) <= 6
+    (listened,) = (event for event in events if isinstance(event, Listened))
+    assert 1 <= len(listened.sounds) <= 6
+    assert [event.fraction for event in events if isinstance(event, Listening)] == [0.0, 0.5]
+    assert any(isinstance(event, Writing) and event.text.startswith(("add", "remove", "turn")) for event in events)
     assert isinstance(events[-1], PlanReady)
     planned = [event.plan_step for event in events if isinstance(event, StepPlanned)]
     assert tuple(planned) == events[-1].plan.steps

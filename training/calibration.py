@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
-from smartdj_agent.listening import rank
+from smartdj_agent.listening import outcome, rank
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.models.weights import load_network
 from training.clips import ClipStore
@@ -50,7 +50,7 @@ def main() -> None:
         known = tuple(label for label in store.labels if label in labels)
         scene = make_scene(store, rng, count=2 + index % 3, variation=NONE, labels=known)
         truth = {event.label for event in scene.events}
-        findings = rank(listener, encoder, scene.mixture, labels, mono=False)
+        findings = outcome(rank(listener, encoder, scene.mixture, labels, mono=False))
         names = [labels[finding.index] for finding in findings]
         first_k.append(len(truth & set(names[: len(truth)])) / len(truth))
         first_six.append(len(truth & set(names[:6])) / len(truth))

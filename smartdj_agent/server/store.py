@@ -1,0 +1,830 @@
+"""Jobs, their events and what is known of their audio, in a database that is right after a crash at any moment.
+
+Every method is one transaction: it happened as a whole, or not at all. SQLite runs in WAL mode with
+``synchronous=NORMAL``: what a method returned from survives ``kill -9`` at any moment, since the system has it. After a
+power cut the database is sound, but the changes of the last moments may be undone: a step is then done again, and
+`smartdj_agent.server.blobs.BlobStore.sweep` brings files and rows together in either direction. ``FULL`` would save
+those moments too, for one flush of the disk per change: 0.3 ms on an idle SSD, above 10 ms on a busy one.
+
+What only SQLite needs is in `_prepare_sqlite`; everything else is SQLAlchemy's common language and runs on PostgreSQL
+as it is. One process at a time works on a database, see `smartdj_agent.server.blobs.BlobStore`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar, Unpack
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from smartdj_agent.errors import ErrorCode, SmartDJError
+
+_CHUNK = 200
+"""Names per statement, and jobs deleted per transaction, so that nobody waits long."""
+
+_T = TypeVar("_T")
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    AWAITING_REVIEW = "awaiting_review"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will happen to the job any more."""
+        return self in _ENDED
+
+
+_ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+
+@dataclass(frozen=True)
+class StoredAudio:
+    """One audio file in the store.
+
+    Attributes
+    ----------
+    sha256
+        Of the file's bytes, 64 lower-case hexadecimal digits: its name.
+    audio_sha256
+        Of what it sounds like, see `smartdj_agent.audio.audio_sha256`; empty until it was worked on.
+    size_bytes
+        Size of the file.
+    sample_rate
+        Hz.
+    channels
+        Number of channels.
+    frames
+        Samples per channel.
+    container, subtype
+        In libsndfile's words, such as ``WAV`` and ``PCM_16``.
+    """
+
+    sha256: str
+    audio_sha256: str
+    size_bytes: int
+    sample_rate: int
+    channels: int
+    frames: int
+    container: str
+    subtype: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """One job.
+
+    Attributes
+    ----------
+    job_id
+        Its name.
+    client
+        Who asked for it.
+    state
+        Where it stands.
+    spec
+        Serialised ``smartdj.v1.JobSpec``.
+    source_sha256
+        The recording; empty where it isn't known yet.
+    plan
+        Serialised ``smartdj.v1.Plan``; empty before there is one.
+    accepted
+        Whether the plan may be carried out.
+    steps
+        SHA-256 of the delivered audio after each finished step.
+    resume_sha256
+        SHA-256 of the exact float audio after the last finished step; empty before the first, and once the job ended.
+    result_sha256
+        SHA-256 of the result; empty before there is one.
+    error
+        Serialised ``google.rpc.Status``; empty where nothing went wrong.
+    created_s, ended_s
+        Seconds since the epoch.
+    last_sequence
+        Sequence number of the newest event; 0 before the first.
+    attempts
+        How often the work was begun.
+    """
+
+    job_id: str
+    client: str
+    state: JobState = JobState.QUEUED
+    spec: bytes = b""
+    source_sha256: str = ""
+    plan: bytes = b""
+    accepted: bool = False
+    steps: tuple[str, ...] = ()
+    resume_sha256: str = ""
+    result_sha256: str = ""
+    error: bytes = b""
+    created_s: float
+    ended_s: float | None = None
+    last_sequence: int = 0
+    attempts: int = 0
+
+    @property
+    def audio(self) -> frozenset[str]:
+        """SHA-256 of all audio that the job refers to."""
+        named = {self.source_sha256, self.resume_sha256, self.result_sha256, *self.steps}
+        return frozenset(named - {""})
+
+
+class JobChanges(TypedDict, total=False):
+    """The fields of a `JobRecord` that change while it lives."""
+
+    state: JobState
+    source_sha256: str
+    plan: bytes
+    accepted: bool
+    steps: tuple[str, ...]
+    resume_sha256: str
+    result_sha256: str
+    error: bytes
+    ended_s: float
+    attempts: int
+
+
+@dataclass(frozen=True)
+class HeldJob:
+    """What retention needs to know of a job.
+
+    Attributes
+    ----------
+    job_id
+        Its name.
+    ended_s
+        When it ended, seconds since the epoch; None while it is unfinished.
+    fetched
+        Whether somebody has fetched its result since it was made (the last finished step where there is no result;
+        its last event where there is no audio at all).
+    audio
+        SHA-256 of all audio that it refers to.
+    """
+
+    job_id: str
+    ended_s: float | None
+    fetched: bool
+    audio: frozenset[str]
+
+
+@dataclass(frozen=True)
+class HeldAudio:
+    """What retention needs to know of an audio file.
+
+    Attributes
+    ----------
+    sha256
+        Its name.
+    size_bytes
+        What it takes on the disk.
+    keep_until_s
+        Until when it stays even if no job refers to it, seconds since the epoch.
+    """
+
+    sha256: str
+    size_bytes: int
+    keep_until_s: float
+
+
+_METADATA = sa.MetaData()
+
+_VERSION = sa.Table("schema_version", _METADATA, sa.Column("version", sa.Integer, nullable=False))
+
+_AUDIO = sa.Table(
+    "audio",
+    _METADATA,
+    sa.Column("sha256", sa.String(64), primary_key=True),
+    sa.Column("audio_sha256", sa.String(64), nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("sample_rate", sa.Integer, nullable=False),
+    sa.Column("channels", sa.Integer, nullable=False),
+    sa.Column("frames", sa.BigInteger, nullable=False),
+    sa.Column("container", sa.Text, nullable=False),
+    sa.Column("subtype", sa.Text, nullable=False),
+    sa.Column("keep_until_s", sa.Double, nullable=False),
+    sa.Column("fetched_s", sa.Double),
+    sa.Column("lost", sa.Boolean, nullable=False),  # its file vanished, but a job still refers to it
+)
+
+
+def _reference(name: str, **options: Any) -> sa.Column[str]:
+    # The database itself refuses to delete audio that a job refers to, whatever the code above it does.
+    return sa.Column(name, sa.ForeignKey(_AUDIO.c.sha256), index=True, **options)
+
+
+_JOBS = sa.Table(
+    "jobs",
+    _METADATA,
+    sa.Column("number", sa.Integer, primary_key=True),  # order in which jobs were made
+    sa.Column("job_id", sa.Text, nullable=False, unique=True),
+    sa.Column("client", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("spec", sa.LargeBinary, nullable=False),
+    _reference("source_sha256"),
+    sa.Column("plan", sa.LargeBinary, nullable=False),
+    sa.Column("accepted", sa.Boolean, nullable=False),
+    _reference("resume_sha256"),
+    _reference("result_sha256"),
+    sa.Column("error", sa.LargeBinary, nullable=False),
+    sa.Column("created_s", sa.Double, nullable=False),
+    sa.Column("ended_s", sa.Double),
+    sa.Column("told_s", sa.Double),
+    sa.Column("last_sequence", sa.BigInteger, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Index("jobs_by_state", "state", "number"),
+)
+
+_STEPS = sa.Table(
+    "job_steps",
+    _METADATA,
+    sa.Column("job", sa.ForeignKey(_JOBS.c.number), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    _reference("sha256", nullable=False),
+)
+
+_EVENTS = sa.Table(
+    "events",
+    _METADATA,
+    sa.Column("job", sa.ForeignKey(_JOBS.c.number), primary_key=True),
+    sa.Column("sequence", sa.BigInteger, primary_key=True),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+)
+
+_REQUESTS = sa.Table(
+    "requests",
+    _METADATA,
+    sa.Column("client", sa.Text, primary_key=True),
+    sa.Column("request_id", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("job", sa.ForeignKey(_JOBS.c.number), nullable=False, index=True),
+)
+
+_MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_METADATA.create_all,)
+"""What makes version n + 1 of the tables from version n; the first makes them from nothing."""
+
+_COLUMNS = frozenset(field.name for field in fields(JobRecord)) - {"steps"}
+_REFERENCES = ("source_sha256", "resume_sha256", "result_sha256")
+_NOT_REFERRED_TO = sa.and_(
+    *(~sa.exists().where(column == _AUDIO.c.sha256) for column in (_JOBS.c[name] for name in _REFERENCES)),
+    ~sa.exists().where(_STEPS.c.sha256 == _AUDIO.c.sha256),
+)
+
+
+def _prepare_sqlite(engine: sa.Engine) -> None:
+    """Everything that SQLite needs and other databases don't."""
+    if engine.url.database:
+        Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @sa.event.listens_for(engine, "connect")
+    def connected(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # else sqlite3 begins transactions by itself, and only before some statements
+        for pragma in (
+            "journal_mode=WAL",  # readers and the writer don't wait for each other
+            "synchronous=NORMAL",  # see above
+            "foreign_keys=ON",
+            "journal_size_limit=16777216",  # a burst doesn't leave a huge journal behind
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @sa.event.listens_for(engine, "begin")
+    def begun(connection: sa.Connection) -> None:
+        # A transaction that reads before it writes must hold the write lock from its beginning: taking it later
+        # fails at once, without waiting, where somebody else wrote in between.
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+class JobStore:
+    """All that is known of jobs. Safe to use from several threads; one process at a time.
+
+    Parameters
+    ----------
+    url
+        SQLAlchemy's, such as ``sqlite:////var/lib/smartdj/jobs.db``. The database is made where it isn't there, and
+        brought up to date where it is older.
+    clock
+        Seconds since the epoch.
+
+    Raises
+    ------
+    SmartDJError
+        ``SERVER_CONFIG`` where it can't be opened, isn't a database, or was made by a newer version. Every method
+        may raise ``DISK_FULL``; then nothing was changed.
+    """
+
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        # One writer at a time, and the next one at once: SQLite by itself makes writers sleep and try again.
+        self._turn = threading.Lock()
+        try:
+            self._engine = sa.create_engine(url)
+            if self._engine.dialect.name == "sqlite":
+                _prepare_sqlite(self._engine)
+            self._migrate()
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, DBAPIError, OSError) as error:
+            what = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+            raise SmartDJError(
+                ErrorCode.SERVER_CONFIG,
+                f"the job database can't be opened: {what.strip().splitlines()[0] if what.strip() else error!r}",
+                "check that the data folder may be written and that its jobs.db is whole; move it away to begin anew",
+            ) from error
+
+    def close(self) -> None:
+        """Close all connections; what is committed is safe without it, too."""
+        self._engine.dispose()
+
+    # Jobs
+
+    def create(self, record: JobRecord, *, request_id: str, digest: str) -> tuple[JobRecord, bool]:
+        """Make a job, once per request.
+
+        Parameters
+        ----------
+        record
+            The new job; its `last_sequence` must be 0.
+        request_id
+            The client's name for its request; empty for no protection against doing it twice.
+        digest
+            Of the request's contents.
+
+        Returns
+        -------
+        record
+            The new job, or the one that the same request made before.
+        created
+            Whether it is new.
+
+        Raises
+        ------
+        SmartDJError
+            ``USAGE`` where the client used the id for another request; ``AUDIO_NOT_FOUND`` where the job refers to
+            audio that isn't there.
+        """
+        with self._writing() as connection:
+            if request_id:
+                earlier = self._recall(connection, record.client, request_id, digest)
+                if earlier is not None:
+                    return self._load(connection, earlier)[1], False
+            self._check_audio(connection, record.audio)
+            values = {name: getattr(record, name) for name in _COLUMNS}
+            values.update({name: values[name] or None for name in _REFERENCES})
+            number = connection.scalars(sa.insert(_JOBS).values(values).returning(_JOBS.c.number)).one()
+            self._put_steps(connection, number, (), record.steps)
+            if request_id:
+                row = {"client": record.client, "request_id": request_id, "digest": digest, "job": number}
+                connection.execute(sa.insert(_REQUESTS).values(row))
+        return record, True
+
+    def recall(self, client: str, request_id: str, digest: str) -> str | None:
+        """Return the job that the same request was about before; None where it is new.
+
+        Raises
+        ------
+        SmartDJError
+            ``USAGE`` where the client used the id for another request.
+        """
+        with self._reading() as connection:
+            return self._recall(connection, client, request_id, digest)
+
+    def remember(self, client: str, request_id: str, digest: str, job_id: str) -> None:
+        """Note that a request about a job was carried out; forgotten with the job.
+
+        Raises
+        ------
+        SmartDJError
+            ``USAGE`` where the client used the id for another request; ``JOB_NOT_FOUND``.
+        """
+        with self._writing() as connection:
+            number, _ = self._load(connection, job_id)
+            if self._recall(connection, client, request_id, digest) is None:
+                row = {"client": client, "request_id": request_id, "digest": digest, "job": number}
+                connection.execute(sa.insert(_REQUESTS).values(row))
+
+    def append(self, job_id: str, events: Sequence[bytes], **changes: Unpack[JobChanges]) -> JobRecord:
+        """Add events to a job and change it, both or neither.
+
+        Parameters
+        ----------
+        job_id
+            The job.
+        events
+            Serialised ``smartdj.v1.JobEvent`` without sequence numbers. The numbers go on from the job's
+            `last_sequence`, without gaps.
+        changes
+            New values of fields. A state that ends the job fills in `ended_s` and clears `resume_sha256`.
+
+        Returns
+        -------
+        JobRecord
+            The job afterwards; its events are numbered ``last_sequence - len(events) + 1`` to ``last_sequence``.
+
+        Raises
+        ------
+        SmartDJError
+            ``JOB_NOT_FOUND``; ``JOB_ENDED``: what has ended never changes; ``AUDIO_NOT_FOUND`` where a change refers
+            to audio that isn't there.
+        """
+        with self._writing() as connection:
+            number, before = self._load(connection, job_id)
+            if before.state.ended:
+                raise SmartDJError(
+                    ErrorCode.JOB_ENDED, f"job {job_id} has ended: it {_PAST[before.state]}", "start another job"
+                )
+            after = replace(before, **changes, last_sequence=before.last_sequence + len(events))
+            if after.state.ended:
+                ended_s = self._clock() if after.ended_s is None else after.ended_s
+                after = replace(after, ended_s=ended_s, resume_sha256="")
+            self._check_audio(connection, after.audio - before.audio)
+            if events:
+                connection.execute(
+                    sa.insert(_EVENTS),
+                    [
+                        {"job": number, "sequence": sequence, "payload": payload}
+                        for sequence, payload in enumerate(events, before.last_sequence + 1)
+                    ],
+                )
+            changed = {name: getattr(after, name) for name in _COLUMNS if getattr(after, name) != getattr(before, name)}
+            changed.update({name: changed[name] or None for name in _REFERENCES if name in changed})
+            if changed:
+                connection.execute(sa.update(_JOBS).where(_JOBS.c.number == number).values(changed))
+            self._put_steps(connection, number, before.steps, after.steps)
+        return after
+
+    def get(self, job_id: str) -> JobRecord:
+        """Return a job.
+
+        Raises
+        ------
+        SmartDJError
+            ``JOB_NOT_FOUND``.
+        """
+        with self._reading() as connection:
+            return self._load(connection, job_id)[1]
+
+    def page(self, states: Iterable[JobState], size: int, token: str) -> tuple[list[JobRecord], str]:
+        """Return some jobs, newest first.
+
+        Parameters
+        ----------
+        states
+            Only jobs in one of these; empty for all.
+        size
+            Most jobs to return, at least 1.
+        token
+            Where the page begins, as returned with the page before; empty for the first.
+
+        Returns
+        -------
+        jobs
+            The page. Jobs that are made meanwhile never shift it.
+        token
+            Where the next page begins; empty on the last.
+
+        Raises
+        ------
+        SmartDJError
+            ``USAGE`` for a token that was never given out.
+        """
+        query = sa.select(_JOBS).order_by(_JOBS.c.number.desc()).limit(size + 1)
+        if token:
+            if not (token.isascii() and token.isdecimal() and len(token) < 10):
+                raise SmartDJError(
+                    ErrorCode.USAGE,
+                    "the page token was not given out by this server",
+                    "pass on next_page_token as it came, or begin with the first page",
+                    field="page_token",
+                )
+            query = query.where(_JOBS.c.number < int(token))
+        wanted = [state.value for state in states]
+        if wanted:
+            query = query.where(_JOBS.c.state.in_(wanted))
+        with self._reading() as connection:
+            rows = connection.execute(query).all()
+            records = self._records(connection, rows[:size])
+        return records, str(rows[size - 1].number) if len(rows) > size else ""
+
+    def events(self, job_id: str, after: int, limit: int) -> list[tuple[int, bytes]]:
+        """Return some of a job's events with their sequence numbers, oldest first.
+
+        Parameters
+        ----------
+        job_id
+            The job.
+        after
+            Only events with a greater sequence number.
+        limit
+            Most events to return.
+
+        Raises
+        ------
+        SmartDJError
+            ``JOB_NOT_FOUND``.
+        """
+        with self._reading() as connection:
+            number = connection.scalar(sa.select(_JOBS.c.number).where(_JOBS.c.job_id == job_id))
+            if number is None:
+                raise _no_job(job_id)
+            rows = connection.execute(
+                sa.select(_EVENTS.c.sequence, _EVENTS.c.payload)
+                .where(_EVENTS.c.job == number, _EVENTS.c.sequence > after)
+                .order_by(_EVENTS.c.sequence)
+                .limit(limit)
+            )
+            return [(sequence, payload) for sequence, payload in rows]
+
+    def unfinished(self) -> list[JobRecord]:
+        """Return all jobs that have not ended, oldest first."""
+        open_states = [state.value for state in JobState if not state.ended]
+        with self._reading() as connection:
+            query = sa.select(_JOBS).where(_JOBS.c.state.in_(open_states)).order_by(_JOBS.c.number)
+            return self._records(connection, connection.execute(query).all())
+
+    def mark_told(self, job_id: str, now_s: float) -> None:
+        """Note that a client has got the job's last event: for a job without audio, that is its result."""
+        with self._writing() as connection:
+            connection.execute(sa.update(_JOBS).where(_JOBS.c.job_id == job_id).values(told_s=now_s))
+
+    # Audio
+
+    def put_audio(self, audio: StoredAudio, *, keep_until_s: float = 0.0) -> None:
+        """Note that an audio file is there. The file must be there already, safely.
+
+        Parameters
+        ----------
+        audio
+            What it is. An `audio_sha256` that is known already is not forgotten for an empty one.
+        keep_until_s
+            Until when it stays even if no job refers to it, seconds since the epoch; a later time that was noted
+            before remains.
+        """
+        values: dict[str, Any] = {field.name: getattr(audio, field.name) for field in fields(StoredAudio)}
+        values.update(keep_until_s=keep_until_s, lost=False)
+        with self._writing() as connection:
+            row = connection.execute(sa.select(_AUDIO).where(_AUDIO.c.sha256 == audio.sha256)).one_or_none()
+            if row is None:
+                connection.execute(sa.insert(_AUDIO).values(values))
+            else:
+                values["audio_sha256"] = audio.audio_sha256 or row.audio_sha256
+                values["keep_until_s"] = max(keep_until_s, row.keep_until_s)
+                connection.execute(sa.update(_AUDIO).where(_AUDIO.c.sha256 == audio.sha256).values(values))
+
+    def keep_audio(self, sha256: str, until_s: float) -> None:
+        """Let an audio file stay until then, even if no job refers to it; seconds since the epoch."""
+        with self._writing() as connection:
+            connection.execute(
+                sa.update(_AUDIO)
+                .where(_AUDIO.c.sha256 == sha256, _AUDIO.c.keep_until_s < until_s)
+                .values(keep_until_s=until_s)
+            )
+
+    def audio(self, sha256: str) -> StoredAudio | None:
+        """Return what an audio file is; None where it isn't there."""
+        return self.audios([sha256]).get(sha256)
+
+    def audios(self, sha256s: Iterable[str]) -> dict[str, StoredAudio]:
+        """Return what several audio files are, by SHA-256; those that aren't there are left out."""
+        found = {}
+        columns = [_AUDIO.c[field.name] for field in fields(StoredAudio)]
+        with self._reading() as connection:
+            for some in _chunks(sorted(set(sha256s))):
+                query = sa.select(*columns).where(_AUDIO.c.sha256.in_(some), _AUDIO.c.lost.is_(False))
+                found.update({row[0]: StoredAudio(*row) for row in connection.execute(query)})
+        return found
+
+    def mark_fetched(self, sha256: str, now_s: float) -> None:
+        """Note that somebody has fetched a whole audio file."""
+        with self._writing() as connection:
+            connection.execute(sa.update(_AUDIO).where(_AUDIO.c.sha256 == sha256).values(fetched_s=now_s))
+
+    def audio_bytes(self) -> int:
+        """Return the size of all audio files together."""
+        with self._reading() as connection:
+            query = sa.select(sa.func.sum(_AUDIO.c.size_bytes)).where(_AUDIO.c.lost.is_(False))
+            return int(connection.scalar(query) or 0)
+
+    # What retention and the sweep at the start need
+
+    def holdings(self) -> tuple[list[HeldJob], list[HeldAudio]]:
+        """Return all jobs and all audio files of one moment, as `smartdj_agent.server.retention` needs them."""
+        jobs, audio = _JOBS.c, _AUDIO.c
+        with self._reading() as connection:
+            steps: dict[int, list[str]] = {}
+            for job, sha256 in connection.execute(
+                sa.select(_STEPS.c.job, _STEPS.c.sha256).order_by(_STEPS.c.job, _STEPS.c.position)
+            ):
+                steps.setdefault(job, []).append(sha256)
+            files = connection.execute(
+                sa.select(audio.sha256, audio.size_bytes, audio.keep_until_s, audio.fetched_s, audio.lost)
+            ).all()
+            # What is lost can't be fetched any more, so nothing is kept for its sake.
+            fetched_s = {row.sha256: float("inf") if row.lost else row.fetched_s for row in files}
+            held = []
+            for row in connection.execute(
+                sa.select(
+                    jobs.number, jobs.job_id, jobs.created_s, jobs.ended_s, jobs.told_s,
+                    jobs.source_sha256, jobs.resume_sha256, jobs.result_sha256,
+                )
+            ):  # fmt: skip
+                delivered = steps.get(row.number, [])
+                result = row.result_sha256 or (delivered[-1] if delivered else None)
+                # An older job may have the same result: only what was fetched since this job was made counts.
+                last_s = fetched_s[result] if result else row.told_s
+                fetched = last_s is not None and last_s >= row.created_s
+                named = {row.source_sha256, row.resume_sha256, row.result_sha256, *delivered} - {None}
+                held.append(HeldJob(row.job_id, row.ended_s, fetched, frozenset(named)))
+        return held, [HeldAudio(row.sha256, 0 if row.lost else row.size_bytes, row.keep_until_s) for row in files]
+
+    def delete_jobs(self, job_ids: Iterable[str]) -> int:
+        """Delete jobs with their events and requests; jobs that have not ended stay. Returns how many went."""
+        deleted = 0
+        for some in _chunks(list(job_ids)):
+            with self._writing() as connection:
+                numbers = list(
+                    connection.scalars(
+                        sa.select(_JOBS.c.number).where(
+                            _JOBS.c.job_id.in_(some), _JOBS.c.state.in_([state.value for state in _ENDED])
+                        )
+                    )
+                )
+                for table in (_EVENTS, _STEPS, _REQUESTS):
+                    connection.execute(sa.delete(table).where(table.c.job.in_(numbers)))
+                deleted += connection.execute(sa.delete(_JOBS).where(_JOBS.c.number.in_(numbers))).rowcount
+        return deleted
+
+    def delete_audio(self, sha256s: Iterable[str], now_s: float) -> list[str]:
+        """Delete rows of audio that no job refers to and that needn't stay; `BlobStore` deletes the files.
+
+        Parameters
+        ----------
+        sha256s
+            What may go.
+        now_s
+            Seconds since the epoch.
+
+        Returns
+        -------
+        list of str
+            What went.
+        """
+        gone = []
+        for some in _chunks(list(sha256s)):
+            with self._writing() as connection:
+                for sha256 in some:
+                    statement = sa.delete(_AUDIO).where(
+                        _AUDIO.c.sha256 == sha256, _AUDIO.c.keep_until_s <= now_s, _NOT_REFERRED_TO
+                    )
+                    if connection.execute(statement).rowcount:
+                        gone.append(sha256)
+        return gone
+
+    def audio_sizes(self) -> dict[str, int]:
+        """Return the size of every audio file that should be there, by SHA-256."""
+        with self._reading() as connection:
+            query = sa.select(_AUDIO.c.sha256, _AUDIO.c.size_bytes).where(_AUDIO.c.lost.is_(False))
+            return {row.sha256: row.size_bytes for row in connection.execute(query)}
+
+    def mark_lost(self, sha256s: Iterable[str]) -> None:
+        """Note that files are gone: rows that no job refers to go too, the others count as not there."""
+        for some in _chunks(list(sha256s)):
+            with self._writing() as connection:
+                named = _AUDIO.c.sha256.in_(some)
+                connection.execute(sa.delete(_AUDIO).where(named, _NOT_REFERRED_TO))
+                connection.execute(sa.update(_AUDIO).where(named).values(lost=True))
+
+    # Inside
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with _plain_errors(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        with (
+            self._turn,
+            _plain_errors(),
+            self._engine.connect().execution_options(writes=True) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    def _migrate(self) -> None:
+        with self._writing() as connection:
+            version = 0
+            if sa.inspect(connection).has_table(_VERSION.name):
+                version = connection.scalar(sa.select(_VERSION.c.version)) or 0
+            if version > len(_MIGRATIONS):
+                raise SmartDJError(
+                    ErrorCode.SERVER_CONFIG,
+                    f"the job database has version {version}; this program knows versions up to {len(_MIGRATIONS)}",
+                    "update SmartDJ Agent, or choose another data folder",
+                )
+            for migration in _MIGRATIONS[version:]:
+                migration(connection)
+            if version < len(_MIGRATIONS):
+                connection.execute(sa.delete(_VERSION))
+                connection.execute(sa.insert(_VERSION).values(version=len(_MIGRATIONS)))
+
+    def _recall(self, connection: sa.Connection, client: str, request_id: str, digest: str) -> str | None:
+        row = connection.execute(
+            sa.select(_REQUESTS.c.digest, _JOBS.c.job_id)
+            .join(_JOBS, _JOBS.c.number == _REQUESTS.c.job)
+            .where(_REQUESTS.c.client == client, _REQUESTS.c.request_id == request_id)
+        ).one_or_none()
+        if row is None:
+            return None
+        if row.digest != digest:
+            raise SmartDJError(
+                ErrorCode.USAGE,
+                "the request id was used before, for another request",
+                "make a new UUID for every request; use the same one only to send the same request again",
+                field="request_id",
+            )
+        return str(row.job_id)
+
+    def _load(self, connection: sa.Connection, job_id: str) -> tuple[int, JobRecord]:
+        row = connection.execute(sa.select(_JOBS).where(_JOBS.c.job_id == job_id)).one_or_none()
+        if row is None:
+            raise _no_job(job_id)
+        return row.number, self._records(connection, [row])[0]
+
+    def _records(self, connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[JobRecord]:
+        steps: dict[int, list[str]] = {row.number: [] for row in rows}
+        for some in _chunks(list(steps)):
+            query = sa.select(_STEPS.c.job, _STEPS.c.sha256).where(_STEPS.c.job.in_(some)).order_by(_STEPS.c.position)
+            for job, sha256 in connection.execute(query):
+                steps[job].append(sha256)
+        records = []
+        for row in rows:
+            values: dict[str, Any] = {name: getattr(row, name) for name in _COLUMNS}
+            values.update({name: values[name] or "" for name in _REFERENCES})
+            values["state"] = JobState(row.state)
+            records.append(JobRecord(**values, steps=tuple(steps[row.number])))
+        return records
+
+    def _put_steps(self, connection: sa.Connection, job: int, before: tuple[str, ...], after: tuple[str, ...]) -> None:
+        same = 0
+        while same < min(len(before), len(after)) and before[same] == after[same]:
+            same += 1
+        if same < len(before):
+            connection.execute(sa.delete(_STEPS).where(_STEPS.c.job == job, _STEPS.c.position >= same))
+        if same < len(after):
+            connection.execute(
+                sa.insert(_STEPS),
+                [{"job": job, "position": position, "sha256": after[position]} for position in range(same, len(after))],
+            )
+
+    def _check_audio(self, connection: sa.Connection, sha256s: frozenset[str]) -> None:
+        missing = set(sha256s)
+        for some in _chunks(sorted(sha256s)):
+            query = sa.select(_AUDIO.c.sha256).where(_AUDIO.c.sha256.in_(some), _AUDIO.c.lost.is_(False))
+            missing -= set(connection.scalars(query))
+        if missing:
+            raise SmartDJError(ErrorCode.AUDIO_NOT_FOUND, f"the server has no audio {min(missing)}", "upload it first")
+
+
+_PAST = {
+    JobState.SUCCEEDED: "succeeded",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "was cancelled",
+}
+
+
+def _no_job(job_id: str) -> SmartDJError:
+    return SmartDJError(
+        ErrorCode.JOB_NOT_FOUND,
+        f"there is no job {job_id!r}",
+        "list the jobs; those that ended long ago are deleted",
+        field="job_id",
+    )
+
+
+def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), _CHUNK):
+        yield items[start : start + _CHUNK]
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        text = str(error.orig).lower()
+        if "disk is full" in text or "no space left" in text:
+            raise SmartDJError(
+                ErrorCode.DISK_FULL, "the job database can't grow: no space left", "free some space on the server"
+            ) from error
+        raise

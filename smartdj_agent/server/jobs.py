@@ -387,6 +387,10 @@ class JobManager:
         finally:
             live.watchers.discard(changed)
 
+    async def told(self, job_id: str) -> None:
+        """Note that a client has a job's last event."""
+        await self.db(self.store.mark_told, job_id, time.time())
+
     def remark(self, job_id: str, event: event_pb2.JobEvent) -> None:
         """Tell who watches a job something that is not kept."""
         if (live := self._live.get(job_id)) is not None:
@@ -410,9 +414,9 @@ class JobManager:
     async def describe_all(self, records: Sequence[JobRecord]) -> list[job_pb2.Job]:
         """Return jobs as messages."""
         named = {sha for item in records for sha in (item.source_sha256, *item.steps, item.result_sha256) if sha}
-        found = await self.db(lambda: {sha: self.store.audio(sha) for sha in named})
+        found = await self.db(self.store.audios, named)
         # Old recordings may be deleted; their names stay.
-        infos = {sha: audio_info(s) if s else audio_pb2.AudioInfo(sha256=sha) for sha, s in found.items()}
+        infos = {sha: audio_info(found[sha]) if sha in found else audio_pb2.AudioInfo(sha256=sha) for sha in named}
         return [_describe(record, infos) for record in records]
 
     # --- work ---

@@ -143,7 +143,8 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
             async with aclosing(self.jobs.watch(record.job_id)) as events:
                 async for event in events:
                     yield edit_pb2.PlanResponse(event=event)
-                    raise_failure(event)
+                    await self._raise_failure(event)
+                await self.jobs.told(record.job_id)
         except (asyncio.CancelledError, GeneratorExit):
             await asyncio.shield(self.jobs.cancel(record.job_id))
             raise
@@ -229,6 +230,7 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
                         coming.cancel()
                         await asyncio.gather(coming, return_exceptions=True)
                 if event is None:
+                    await self.jobs.told(record.job_id)
                     return
                 yield edit_pb2.EditResponse(event=event)
                 if event.WhichOneof("event") == "step_finished":
@@ -239,9 +241,15 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
                     ):
                         async for chunk in self._chunks(step.audio, step.index):
                             yield edit_pb2.EditResponse(audio=chunk)
-                raise_failure(event)
+                await self._raise_failure(event)
         finally:
             await events.aclose()
+
+    async def _raise_failure(self, event: event_pb2.JobEvent) -> None:
+        """End a call with its job's error, once the event is sent."""
+        if event.WhichOneof("event") == "failed":
+            await self.jobs.told(event.job_id)
+            raise from_status(event.failed.error)
 
     async def _listen(self, stream: Stream, job_id: str) -> None:
         """Do what the client says while its job runs."""
@@ -430,6 +438,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         async with aclosing(self.jobs.watch(request.job_id, request.after_sequence)) as events:
             async for event in events:
                 yield job_pb2.WatchJobResponse(event=event)
+        await self.jobs.told(request.job_id)
 
     async def ReviewJob(self, request: job_pb2.ReviewJobRequest, context: Context) -> job_pb2.ReviewJobResponse:
         """Accept or change a plan."""
@@ -689,15 +698,3 @@ def out_of_order(rule: str) -> SmartDJError:
     """What a client is told that sends messages in a wrong order."""
     hint = "See the comments in protos/smartdj/v1."
     return SmartDJError(ErrorCode.USAGE, f"unexpected message: {rule}", hint, "payload")
-
-
-def raise_failure(event: event_pb2.JobEvent) -> None:
-    """End a call with its job's error, once the event is sent.
-
-    Raises
-    ------
-    SmartDJError
-        Where the event says that the job failed.
-    """
-    if event.WhichOneof("event") == "failed":
-        raise from_status(event.failed.error)

@@ -33,6 +33,7 @@ from smartdj_agent.plan import MAX_STEPS, PlanStep
 from smartdj_agent.server.blobs import BlobStore
 from smartdj_agent.server.calls import current_call
 from smartdj_agent.server.jobs import JobManager, audio_info, check_plan, states_from_proto
+from smartdj_agent.server.metrics import Metrics
 from smartdj_agent.server.security import create_under_roots, resolve_under_roots
 from smartdj_agent.server.settings import Settings
 from smartdj_agent.server.store import JobRecord, JobStore, StoredAudio
@@ -58,9 +59,14 @@ class Sources:
         What the server has.
     settings
         Called for the settings of the moment: allowed roots may be reloaded.
+    metrics
+        Where bytes are counted.
     """
 
-    def __init__(self, blobs: BlobStore, store: JobStore, settings: Callable[[], Settings]) -> None:
+    def __init__(
+        self, blobs: BlobStore, store: JobStore, settings: Callable[[], Settings], metrics: Metrics
+    ) -> None:
+        self.metrics = metrics
         self.blobs = blobs
         self.store = store
         self.settings = settings
@@ -287,7 +293,7 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
             while (message := await stream.next()) is not None:
                 match message.WhichOneof("payload"):
                     case "data":
-                        check_chunk(message.data)
+                        self.sources.metrics.received(check_chunk(message.data))
                         await asyncio.to_thread(upload.write, message.data)
                     case "audio_end":
                         sha256 = message.audio_end.sha256
@@ -311,6 +317,7 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
 
     async def _chunks(self, info: audio_pb2.AudioInfo, index: int) -> AsyncIterator[edit_pb2.AudioChunk]:
         async for offset, data in read_chunks(self.sources.blobs, info.sha256, 0):
+            self.sources.metrics.sent(len(data))
             end = offset + len(data)
             yield edit_pb2.AudioChunk(
                 sha256=info.sha256, step_index=index, offset_bytes=offset, data=data, last=end == info.size_bytes
@@ -341,7 +348,7 @@ class AudioService(audio_pb2_grpc.AudioServiceServicer):
             while (message := await stream.next()) is not None:
                 if message.WhichOneof("payload") != "data":
                     raise out_of_order("after the header come data")
-                check_chunk(message.data)
+                self.sources.metrics.received(check_chunk(message.data))
                 await asyncio.to_thread(upload.write, message.data)
             return audio_pb2.UploadResponse(audio=audio_info(await asyncio.to_thread(upload.finish)))
         finally:
@@ -371,6 +378,7 @@ class AudioService(audio_pb2_grpc.AudioServiceServicer):
             )
         yield audio_pb2.DownloadResponse(audio=audio_info(stored))
         async for _, data in read_chunks(self.blobs, stored.sha256, request.offset_bytes):
+            self.sources.metrics.sent(len(data))
             yield audio_pb2.DownloadResponse(data=data)
         await asyncio.to_thread(self.sources.fetched, stored.sha256)
 

@@ -570,6 +570,27 @@ def test_threads_may_share_a_client(server: FakeServer, client: Client, source: 
     assert all(run.audio is not None for run in results)
 
 
+def test_closing_ends_what_another_thread_waits_for(server: FakeServer, source: Path) -> None:
+    server.pause_before = "step_finished"
+    client = Client(server.address)
+    caught: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            client.edit(source, WISH).wait()
+        except BaseException as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert server.paused.wait(10)
+    client.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert [str(error) for error in caught] == ["the client was closed meanwhile"]
+    assert server.count("CancelJob") == 1
+
+
 def test_a_callback_can_not_wait_for_its_own_client(client: Client, source: Path) -> None:
     def call_back(text: str) -> None:
         client.health()

@@ -8,18 +8,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from smartdj_agent import cli
 from smartdj_agent.audio import Audio, AudioFormat, audio_sha256, read_audio, write_audio
-from smartdj_agent.client import Client, JobState, RemoteAgent, connection
+from smartdj_agent.client import Client, JobState, RemoteAgent, connection, read_token
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.events import Event, Finished, Progress, StepFinished
 from smartdj_agent.plan import make_plan
 from tests.live_server import SLOW, Live, live_server
 from tests.stub_agent import PLANNED, StubAgent
+from tests.test_server_security import Authority, needs_openssl
 
 RATE = 8000
 
@@ -162,6 +164,38 @@ def test_a_run_survives_a_restart_of_the_server(tmp_path: Path, monkeypatch: pyt
     assert isinstance(last, Finished)
     assert np.array_equal(last.audio.samples, audio.samples * np.float32(0.125))
     assert "connection lost; trying again" in told
+
+
+@needs_openssl
+def test_token_and_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "FIRST_CONTACT_S", 0.3)
+    authority = Authority(tmp_path, "authority")
+    stranger = Authority(tmp_path, "stranger")
+    certificate, key = authority.issue("server")
+    own = authority.issue("desk")
+    tls = {"tls_certificate": certificate, "tls_key": key, "tls_client_ca": authority.certificate}
+    file = tmp_path / "token"
+    with live_server(tmp_path / "data", token_file=file, **tls) as live:
+        live_address, token = live.running.address, read_token(file)
+        with Client(live_address, token=token, tls_ca=authority.certificate, client_cert=own) as client:
+            assert client.plan(recording(), "calm").wait().plan is not None
+        with Client(live_address, token="wrong", tls_ca=authority.certificate, client_cert=own) as client:
+            assert code_of(client) is ErrorCode.UNAUTHENTICATED
+        unreachable: list[dict[str, Any]] = [
+            {"tls_ca": stranger.certificate, "client_cert": own},
+            {"tls_ca": file, "client_cert": own},  # no certificate at all
+            {"tls_ca": authority.certificate},
+            {},
+        ]
+        for options in unreachable:
+            with Client(live_address, token=token, **options) as client:
+                assert code_of(client) is ErrorCode.SERVER_UNREACHABLE
+
+
+def code_of(client: Client) -> ErrorCode:
+    with pytest.raises(SmartDJError) as caught:
+        client.capabilities()
+    return caught.value.code
 
 
 def test_the_command_line_writes_the_same_files(

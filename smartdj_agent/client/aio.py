@@ -196,10 +196,8 @@ class AsyncRun:
                     await self._check_job(patience)
         finally:
             self._client._runs.discard(self)
-            if not self._ended and self._wanted is not None and self.job_id:
-                with contextlib.suppress(SmartDJError, TimeoutError):
-                    async with asyncio.timeout(CANCEL_S):
-                        await self._client.cancel(self.job_id)
+            if not self._ended:
+                await self._abandon()
 
     async def _begin(self) -> None:
         if self._wanted is None:
@@ -213,6 +211,13 @@ class AsyncRun:
             own = await asyncio.to_thread(read_audio, source)
             self._look = (own.format, own.tags)
         self.job_id = (await self._client._start(source, spec, self._status)).job_id
+
+    async def _abandon(self) -> None:
+        """Cancel the job, if it is ours and if that can be done soon."""
+        if self._wanted is not None and self.job_id:
+            with contextlib.suppress(SmartDJError, TimeoutError):
+                async with asyncio.timeout(CANCEL_S):
+                    await self._client.cancel(self.job_id)
 
     async def _listen(self, patience: Patience) -> AsyncGenerator[event_pb2.JobEvent, None]:
         """Yield new messages until the stream ends, breaks or falls silent."""
@@ -374,8 +379,10 @@ class AsyncClient:
     async def aclose(self) -> None:
         """Leave all runs (which cancels what was not at its end) and close the connection."""
         for run in list(self._runs):
-            with contextlib.suppress(RuntimeError):  # another task is waiting for its next event, and will get an error
+            try:
                 await run.aclose()
+            except RuntimeError:  # another task waits for its next event; the end of the job ends its wait
+                await run._abandon()
         await self._connection.close()
 
     # --- work with one recording ---

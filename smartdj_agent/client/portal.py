@@ -24,6 +24,8 @@ class Portal:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._interrupting = False
 
     @property
     def used(self) -> bool:
@@ -47,10 +49,14 @@ class Portal:
         done: concurrent.futures.Future[T] = concurrent.futures.Future()
         task: asyncio.Task[None] | None = None
         unwanted = False
+        cancelled = asyncio.CancelledError()  # who gave up doesn't look at it
 
         async def run() -> None:
             try:
                 result = await function()
+            except asyncio.CancelledError:
+                done.set_exception(RuntimeError("the client was closed meanwhile") if self._interrupting else cancelled)
+                raise
             except BaseException as error:
                 done.set_exception(error)
                 if not isinstance(error, Exception):
@@ -61,9 +67,11 @@ class Portal:
         def begin() -> None:
             nonlocal task
             if unwanted:
-                done.set_exception(asyncio.CancelledError())
+                done.set_exception(cancelled)
             else:
                 task = loop.create_task(run())
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
         def give_up() -> None:
             nonlocal unwanted
@@ -80,6 +88,14 @@ class Portal:
             concurrent.futures.wait([done], timeout=_STOP_S)
             raise
         return done.result()
+
+    async def interrupt(self) -> None:
+        """Cancel what other threads wait for, let it clean up, and tell them by a RuntimeError; runs in the portal."""
+        self._interrupting = True
+        others = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     def forget(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Run what `function` returns, and don't wait; nothing where the portal is closed."""

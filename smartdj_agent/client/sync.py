@@ -526,5 +526,6 @@ class Client:
 def _close(portal: Portal, client: AsyncClient) -> None:
     if portal.used:
         with contextlib.suppress(RuntimeError):
+            portal.call(portal.interrupt)
             portal.call(client.aclose)
     portal.close()

@@ -195,18 +195,22 @@ def test_calls_are_made_in_the_callers_mode(inference: bool) -> None:
     assert seen == [inference]
 
 
-def test_the_real_agent_serves_two_threads_at_once() -> None:
+@pytest.mark.parametrize("mode", ["generate", "preserve"])
+def test_the_real_agent_serves_two_threads_at_once(mode: str) -> None:
     rng = np.random.default_rng(0)
     recordings = [Audio(rng.uniform(-0.3, 0.3, (2, 12_000)).astype(np.float32), 24_000) for _ in range(2)]
     plan = make_plan(("turn down the volume of rain by 6 dB",))
 
     def edited(agent: Agent | SharingAgent, audio: Audio) -> tuple[tuple[str, ...], np.ndarray]:
         (ready,) = [event for event in agent.plan(audio, "remove the dog") if isinstance(event, PlanReady)]
+        if isinstance(agent, SharingAgent):
+            together.wait(60)
         texts = tuple(str(plan_step.step) for plan_step in ready.plan.steps)
-        *_, finished = agent.apply(audio, plan, mode="generate", seed=1)
+        *_, finished = agent.apply(audio, plan, mode=mode, seed=1)
         assert isinstance(finished, Finished)
         return texts, finished.audio.samples
 
+    together = threading.Barrier(2)  # plans take their own time; edits shall meet
     agent = Agent(device="cpu")
     alone = [edited(agent, audio) for audio in recordings]
     gatherer = Gatherer(2, LONG_S)
@@ -216,4 +220,4 @@ def test_the_real_agent_serves_two_threads_at_once() -> None:
     for (plan_alone, sound_alone), (plan_shared, sound_shared) in zip(alone, shared, strict=True):
         assert plan_shared == plan_alone
         np.testing.assert_allclose(sound_shared, sound_alone, atol=1e-4)
-    assert gatherer.made < 0.75 * gatherer.calls
+    assert gatherer.made < (0.75 if mode == "generate" else 1) * gatherer.calls

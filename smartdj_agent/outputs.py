@@ -229,7 +229,12 @@ def check_disk_space(outputs: Outputs, audio: Audio, n_step_files: int) -> None:
 
 
 def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
-    """Write a text file so that it appears whole or not at all.
+    """Write a text file so that it appears whole or not at all; raises as `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"), overwrite=overwrite)
+
+
+def write_bytes(path: Path, data: bytes, *, overwrite: bool = False) -> None:
+    """Write a file so that it appears whole or not at all.
 
     Raises
     ------
@@ -241,8 +246,8 @@ def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=".smartdj-", suffix=".part")
         temporary = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())

@@ -20,7 +20,8 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"editor", "planner"}),
     frozenset({"agent"}),
     frozenset(
-        {"cli", "client", "console", "doctor", "eventjson", "outputs", "report", "report_page", "review", "server"}
+        {"batch", "cli", "client", "console", "doctor", "eventjson", "outputs", "report", "report_page", "review"}
+        | {"server"}
     ),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,7 +59,10 @@ def batch(
         bool, typer.Option("--with-media", help="Also edit recordings by themselves that a project uses.")
     ] = False,
     jobs: Annotated[
-        int, typer.Option("--jobs", min=1, max=64, help="How many at a time, where the devices allow it.")
+        int,
+        typer.Option(
+            "--jobs", min=1, max=64, help="How many at a time, as far as the device allows: a core each, 0.4 GB each."
+        ),
     ] = 1,
     out: Annotated[
         Path | None,
@@ -83,7 +87,7 @@ def batch(
     """
     from smartdj_agent import cli
     from smartdj_agent.batch.manifest import Manifest
-    from smartdj_agent.batch.run import Batch
+    from smartdj_agent.batch.run import Batch, cores
     from smartdj_agent.batch.survey import BATCH_FOLDER, survey
     from smartdj_agent.console import Screen, can_ask
 
@@ -105,6 +109,8 @@ def batch(
         with Manifest(own, root) as manifest:
             manifest.recover()
             watch = Watch(screen)
+            if jobs > 1:  # each edit gets its share of the cores; read by the libraries when they are loaded
+                os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))
             run = Batch(found, request, manifest, lambda: cli.make_agent(preset.value, device.value), watch)
             left = run.left()
             watch.begin(left)
@@ -173,7 +179,7 @@ def _run(run: Batch, left: list[Unit], jobs: int, asks: bool, watch: Watch, scre
             plans = run.plan_all(left)
             chosen = _choose(plans, watch, screen) if plans else []
         if jobs > 1 and chosen and run.parallel() < jobs:
-            screen.line(f"note: {run.parallel()} at a time: there is one device, which one edit keeps busy")
+            screen.line(f"note: {run.parallel()} at a time is what the device allows")
         run.carry_out(chosen, jobs)
     except KeyboardInterrupt:
         error = _stopped(run)

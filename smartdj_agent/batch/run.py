@@ -1,9 +1,11 @@
 """Carries a survey out: plans, edits, names results, writes projects; whatever is done stays done.
 
 A unit goes: plan (recorded) → steps (each recorded, its audio kept) → result (recorded, then named). A project is
-written when all its units have ended. One unit is worked on at a time on this machine's own networks: the libraries
-below use every core by themselves, and a second edit beside the first only takes memory. An agent that has several
-devices, as a server may, says so by its attribute ``max_parallel``.
+written when all its units have ended.
+
+Several units at a time: an agent that can do that by itself, as a server's may, says how many by its attribute
+``max_parallel`` and is shared. On a CPU every unit under way has an agent of its own, at most one per core: the small
+networks gain little from more threads inside one edit, and much from several edits beside each other. A GPU has one.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,7 +36,7 @@ from smartdj_agent.steps import format_step
 if TYPE_CHECKING:
     from smartdj_agent.audio import Audio
     from smartdj_agent.cli import AgentLike
-    from smartdj_agent.events import Event, StepFinished
+    from smartdj_agent.events import Event, Question, StepFinished
 
 STOPPING = frozenset(
     {
@@ -78,17 +80,6 @@ class _StoppedError(Exception):
     """Somebody else failed for good, or the person stopped the run."""
 
 
-@dataclass
-class Tally:
-    """What a run did: ids of units and of projects, and what became of them."""
-
-    planned: int = 0
-    done: int = 0
-    failed: int = 0
-    projects: int = 0
-    projects_failed: int = 0
-
-
 class Batch:
     """One run over a survey.
 
@@ -118,11 +109,10 @@ class Batch:
         self.request = request
         self.manifest = manifest
         self.reporter = reporter
-        self.tally = Tally()
         self.project_outputs: dict[str, Path] = {}
         self.project_errors: dict[str, SmartDJError] = {}
         self._make_agent = agent
-        self._made: AgentLike | None = None
+        self._idle: list[AgentLike] = []
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._projects = {project.id: project for project in found.projects}
@@ -134,12 +124,28 @@ class Batch:
         """Return the units that aren't done, in order."""
         return [unit for unit in self.found.units if not self.manifest.is_done(unit.id, unit.key)]
 
-    def agent(self) -> AgentLike:
-        """Return the agent; made when it is first asked for."""
+    def parallel(self) -> int:
+        """Return how many units can be worked on at a time."""
+        with self._borrowed() as agent:
+            shared = getattr(agent, "max_parallel", None)
+            if shared is not None:
+                return max(1, int(shared))
+            return cores() if getattr(agent, "device", "") == "cpu" else 1
+
+    @contextmanager
+    def _borrowed(self) -> Generator[AgentLike, None, None]:
+        """Lend an agent that nobody else uses, or the one that all share; made when there is none."""
         with self._lock:
-            if self._made is None:
-                self._made = self._make_agent()
-            return self._made
+            agent = self._idle.pop() if self._idle else self._make_agent()
+            shared = getattr(agent, "max_parallel", None) is not None
+            if shared:
+                self._idle.append(agent)
+        try:
+            yield agent
+        finally:
+            if not shared:
+                with self._lock:
+                    self._idle.append(agent)
 
     # --- planning beforehand
 
@@ -170,7 +176,7 @@ class Batch:
         units
             What is left, or a part of it.
         jobs
-            How many at a time; no more than the agent's ``max_parallel``, 1 where it doesn't say.
+            How many at a time; no more than `parallel` says.
 
         Raises
         ------
@@ -189,19 +195,26 @@ class Batch:
             self._carry_out_beside(units, jobs)
         self._finish_projects(None)
 
-    def parallel(self) -> int:
-        """Return how many edits the agent can carry out at a time."""
-        return max(1, int(getattr(self.agent(), "max_parallel", 1)))
-
     def _carry_out_beside(self, units: Sequence[Unit], jobs: int) -> None:
         waiting = list(units)
+        with self._borrowed() as agent:
+            alone = getattr(agent, "max_parallel", None) is None
+        if alone and waiting:  # the libraries below must not be imported by two threads at once
+            unit = waiting.pop(0)
+            self._one(unit)
+            self._finish_projects(unit.project)
         running: dict[Future[None], Unit] = {}
         with ThreadPoolExecutor(jobs, thread_name_prefix="smartdj-batch") as pool:
             try:
                 while waiting or running:
-                    while waiting and len(running) < jobs:
-                        unit = waiting.pop(0)
-                        running[pool.submit(self._one, unit)] = unit
+                    busy = {unit.key for unit in running.values()}  # what is alike waits, and is copied
+                    while len(running) < jobs:
+                        following = next((unit for unit in waiting if unit.key not in busy), None)
+                        if following is None:
+                            break
+                        busy.add(following.key)
+                        waiting.remove(following)
+                        running[pool.submit(self._one, following)] = following
                     ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                     for future in ended:
                         unit = running.pop(future)
@@ -217,7 +230,6 @@ class Batch:
             with self._lock:
                 self.manifest.publish(record["outputs"])
                 self.manifest.clear(record["work"])
-                self.tally.done += 1
                 self.reporter.finished(unit, record)
 
     @contextmanager
@@ -248,7 +260,6 @@ class Batch:
                     "hint": error.hint,
                 }
             )
-            self.tally.failed += 1
             self.reporter.failed(unit, error)
 
     # --- one unit
@@ -291,26 +302,21 @@ class Batch:
 
         self._tell(unit, 0.0, "listening")
         plan: Plan | None = None
-        for event in self._events(self.agent().plan(audio, self.request.instruction, seed=self.request.seed)):
-            if isinstance(event, PlanReady):
-                plan = event.plan
-            elif isinstance(event, Question):
-                choices = " | ".join(f'"{choice}"' for choice in event.choices)
-                raise SmartDJError(
-                    ErrorCode.INSTRUCTION_UNCLEAR,
-                    f"{unit.label}: {event.text}",
-                    f"instead say for example: {choices}" if choices else "say it differently",
-                )
-            elif isinstance(event, Listening):
-                self._tell(unit, 0.0, f"listening {event.fraction:.0%}")
-            elif isinstance(event, Writing):
-                self._tell(unit, 0.0, "planning")
+        with self._borrowed() as agent:
+            for event in self._events(agent.plan(audio, self.request.instruction, seed=self.request.seed)):
+                if isinstance(event, PlanReady):
+                    plan = event.plan
+                elif isinstance(event, Question):
+                    raise _unclear(unit, event)
+                elif isinstance(event, Listening):
+                    self._tell(unit, 0.0, f"listening {event.fraction:.0%}")
+                elif isinstance(event, Writing):
+                    self._tell(unit, 0.0, "planning")
         if plan is None:
             raise RuntimeError("the planner ended with neither a plan nor a question")
         plan = replace(plan, source_name=plan.source_name or one_line(unit.path.name))
         with self._lock:
             self.manifest.append({"record": "plan", "key": unit.key, "plan": plan_to_dict(plan)})
-            self.tally.planned += 1
             self.reporter.planned(unit, plan)
         return plan
 
@@ -405,26 +411,27 @@ class Batch:
             return infos, notices, current
         self._tell(unit, len(infos) / len(steps), "starting")
         more = {"done": len(infos)} if infos else {}
-        stream = self.agent().apply(current, plan, mode=self.request.mode, seed=self.request.seed, **more)
-        for event in self._events(stream):
-            if isinstance(event, StepStarted):
-                doing = f"{event.index + 1}/{event.count} {format_step(event.plan_step.step)}"
-                self._tell(unit, event.index / event.count, doing)
-            elif isinstance(event, Progress):
-                self._tell(unit, (event.index + event.fraction) / event.count, "")
-            elif isinstance(event, Notice):
-                notices.append(event.message)
-            elif isinstance(event, StepFinished):
-                current = replace(audio, samples=event.audio.samples)
-                name = f"{event.index + 1:02d}.wav"
-                subtype = "DOUBLE" if current.samples.dtype.itemsize == 8 else "FLOAT"
-                exact = replace(current, format=AudioFormat("WAV", subtype), tags=())
-                write_audio(self.manifest.staged(work, name), exact, overwrite=True)
-                infos.append(_step_info(event, name, notices))
-                with self._lock:
-                    self.manifest.append({"record": "step", "work": work, **infos[-1]})
-            elif isinstance(event, Finished):
-                current = replace(audio, samples=event.audio.samples)
+        with self._borrowed() as agent:
+            stream = agent.apply(current, plan, mode=self.request.mode, seed=self.request.seed, **more)
+            for event in self._events(stream):
+                if isinstance(event, StepStarted):
+                    doing = f"{event.index + 1}/{event.count} {format_step(event.plan_step.step)}"
+                    self._tell(unit, event.index / event.count, doing)
+                elif isinstance(event, Progress):
+                    self._tell(unit, (event.index + event.fraction) / event.count, "")
+                elif isinstance(event, Notice):
+                    notices.append(event.message)
+                elif isinstance(event, StepFinished):
+                    current = replace(audio, samples=event.audio.samples)
+                    name = f"{event.index + 1:02d}.wav"
+                    subtype = "DOUBLE" if current.samples.dtype.itemsize == 8 else "FLOAT"
+                    exact = replace(current, format=AudioFormat("WAV", subtype), tags=())
+                    write_audio(self.manifest.staged(work, name), exact, overwrite=True)
+                    infos.append(_step_info(event, name, notices))
+                    with self._lock:
+                        self.manifest.append({"record": "step", "work": work, **infos[-1]})
+                elif isinstance(event, Finished):
+                    current = replace(audio, samples=event.audio.samples)
         if len(infos) != len(steps):
             raise RuntimeError("the editor ended without a result")
         return infos, notices, current
@@ -474,13 +481,11 @@ class Batch:
                     if written is None:
                         written = self._write_project(project, done, key)
                         self.manifest.publish([written["output"]])
-                        self.tally.projects += 1
                         path = self.manifest.root / written["output"]["final"]
                         self.reporter.project_written(project, path)
                 except SmartDJError as error:
                     if error.code in STOPPING:
                         raise
-                    self.tally.projects_failed += 1
                     self.project_errors[project.id] = error
                     self.reporter.project_failed(project, error)
                     continue
@@ -551,6 +556,23 @@ def slug(name: str) -> str:
     """Return a name that any file system takes: letters, digits, dots and hyphens, at most 60."""
     plain = re.sub(r"[^\w.]+", "-", name, flags=re.UNICODE).strip("-._")
     return plain[:60].rstrip("-._") or "item"
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
+
+
+def _unclear(unit: Unit, question: Question) -> SmartDJError:
+    choices = " | ".join(f'"{choice}"' for choice in question.choices)
+    return SmartDJError(
+        ErrorCode.INSTRUCTION_UNCLEAR,
+        f"{unit.label}: {question.text}",
+        f"instead say for example: {choices}" if choices else "say it differently",
+    )
 
 
 def _step_info(event: StepFinished, file: str, notices: list[str]) -> dict[str, Any]:

@@ -643,6 +643,17 @@ def test_media_that_comes_back_makes_a_second_copy(tmp_path: Path, agents: Agent
     assert agents.calls("apply") == 2
 
 
+def test_an_mp3_item_is_edited_and_its_doubt_told(tmp_path: Path, agents: Agents) -> None:
+    folder = tmp_path / "work"
+    sound(folder / "a.mp3", 1, seconds=1.0, rate=44100, container="MP3", subtype="MPEG_LAYER_III")
+    text = item(file="a.mp3", source="MP3", length=0.5).replace('"a.mp3"', '"a.mp3" 1')
+    (folder / "p.RPP").write_text(project(("T", text)))
+    assert batch(folder, INSTRUCTION, "--yes") == 0
+    (row,) = summary_of(folder)["projects"][0]["items"]
+    assert row["notices"] == ["its media is MP3: where it begins may differ from REAPER's decoder by some milliseconds"]
+    assert read_audio(folder / row["outputs"][-1]).n_samples == 22050
+
+
 # --- choices
 
 
@@ -715,6 +726,24 @@ def test_out_is_where_manifest_and_summary_go(three: Path, agents: Agents, tmp_p
     ]
     assert not (three / BATCH_FOLDER).exists()
     assert len(files_in(three)) == 6
+
+
+def test_the_batchs_own_files_are_not_edited_wherever_they_lie(three: Path, agents: Agents) -> None:
+    class Dying(FakeAgent):
+        def apply(self, *arguments: Any, **more: Any) -> Iterator[Event]:
+            for event in super().apply(*arguments, **more):
+                yield event
+                if isinstance(event, StepFinished):
+                    raise KeyboardInterrupt
+
+    agents.kind = Dying
+    assert batch(three, INSTRUCTION, "--yes", "--out", three / "log") == 130
+    assert list((three / "log").rglob("*.wav"))
+    agents.kind = FakeAgent
+    assert batch(three, INSTRUCTION, "--yes", "--out", three / "log") == 0
+    assert sorted(path.name for path in three.rglob("*.wav")) == sorted(
+        f"{number}{end}.wav" for number in range(3) for end in ("", "-smartdj")
+    )
 
 
 @pytest.mark.parametrize(

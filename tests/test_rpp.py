@@ -253,6 +253,24 @@ def test_tracks_items_and_takes_are_read() -> None:
     assert (source.kind, source.file) == ("WAVE", "Media\\birds.wav")
 
 
+def test_other_programs_may_write_lines_in_another_order() -> None:
+    text = """    <ITEM
+      NAME "made by a script"
+      <SOURCE WAVE
+        FILE a.wav
+      >
+      MUTE 0 0
+      LENGTH 0.5
+      LOOP 1
+      POSITION 3
+    >
+"""
+    track = Document.parse(project(("T", text)).encode()).tracks[0]
+    take, source = active_source(track, track.items[0])
+    assert (source.file, take.unknown) == ("a.wav", ())
+    assert segment_of(track.items[0], take, Media(12_000, 48_000, 1)) == Segment(0, 24_000, looped=True)
+
+
 def test_an_empty_slot_before_the_first_take_counts() -> None:
     document = Document.parse(LF)
     _, found = named(document, "behind an empty slot")

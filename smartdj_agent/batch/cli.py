@@ -96,7 +96,7 @@ def batch(
     own = out.absolute() if out is not None else root / BATCH_FOLDER
     with Screen(as_json=as_json) as screen:
         screen.status("looking through the folder")
-        found = survey(root, request, with_media=with_media)
+        found = survey(root, request, with_media=with_media, apart=own)
         screen.rest()
         if dry_run:
             with Manifest(own, root, write=False) as manifest:

@@ -379,6 +379,14 @@ class Item:
         return 0 if self.takes else -1
 
 
+_ITEM_LINES = frozenset(
+    {
+        "POSITION", "SNAPOFFS", "LENGTH", "LOOP", "ALLTAKES", "COLOR", "BEAT", "SEL", "YPOS", "FADEIN", "FADEOUT",
+        "FADEFLAG", "MUTE", "GROUP", "LOCK", "IGUID",
+    }
+)  # fmt: skip
+"""The item's own lines wherever they stand before its second take: other programs write them in another order."""
+
 _TAKE_LINES = frozenset(
     {
         "NAME", "VOLPAN", "TAKEVOLPAN", "SOFFS", "PLAYRATE", "CHANMODE", "GUID", "RECPASS", "TAKECOLOR",
@@ -404,6 +412,8 @@ def read_item(document: Document, block: Block, number: int) -> Item:
                 sections.append(_Section(None, null=True))
             current = _Section(index, null="NULL" in words[1:], selected="SEL" in words[1:])
             sections.append(current)
+        elif word in _ITEM_LINES and child is None and (current is None or current.line is None):
+            own[word] = tuple(document.words(index)[1:])
         elif current is not None:
             current.add(document, word, index, child)
         elif word in _TAKE_STARTS or (child is not None and word not in _SILENT_BLOCKS):

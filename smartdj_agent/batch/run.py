@@ -339,13 +339,15 @@ class Batch:
                 staged.unlink(missing_ok=True)
                 copy_file(source, staged)
                 outputs.append(self.manifest.output(staged, final))
-            record = {**same, "unit": unit.id, "work": work, "outputs": outputs, "seconds": 0.0, "like": same["unit"]}
+            twin = self._units.get(same["unit"])
+            like: dict[str, Any] = {"seconds": 0.0, "notices": [], "like": same["unit"] if twin is None else twin.label}
+            record = {**same, "unit": unit.id, "work": work, "outputs": outputs, **like}
             self.manifest.append(record)
             return record
 
     def _edited(self, unit: Unit) -> dict[str, Any]:
         """Plan and edit a unit, or go on where an earlier run was stopped; returns the record of its result."""
-        from smartdj_agent.audio import clipped_samples, output_format, write_audio
+        from smartdj_agent.audio import AudioFormat, clipped_samples, output_format, write_audio
         from smartdj_agent.outputs import Outputs, check_disk_space, check_holds
 
         started = time.monotonic()
@@ -359,8 +361,11 @@ class Batch:
         result = folder / f"result{unit.path.suffix}"
         if whole:
             check_holds(result, audio)
-        check_disk_space(Outputs(audio=result if whole else None, steps_dir=folder), audio, len(steps))
+        exact = replace(audio, format=AudioFormat("WAV", "FLOAT"))  # what is kept of each step
+        check_disk_space(Outputs(audio=result if whole else None, steps_dir=folder), exact, len(steps))
         infos, notices, current = self._carry_out_steps(unit, audio, plan, work)
+        if not whole and unit.path.suffix.lower() == ".mp3":
+            notices.append("its media is MP3: where it begins may differ from REAPER's decoder by some milliseconds")
         outputs: list[dict[str, str]] = []
         if steps and whole:
             clipped = clipped_samples(current, output_format(result, current.format).subtype)

@@ -204,7 +204,8 @@ h2 { font-size:1.1rem; margin:2rem 0 .6rem; overflow-wrap:anywhere; }
 table { border-collapse:collapse; width:100%; font-size:.925rem; }
 th, td { text-align:left; padding:.4rem .8rem .4rem 0; border-bottom:1px solid var(--faint); vertical-align:top;
   overflow-wrap:anywhere; }
-th { color:var(--soft); font-weight:600; } tr:last-child td { border-bottom:none; }
+td:first-child { min-width:11rem; }
+th { color:var(--soft); font-weight:600; white-space:nowrap; } tr:last-child td { border-bottom:none; }
 .number { text-align:right; white-space:nowrap; font-variant-numeric:tabular-nums; }
 .done, .done_before { color:var(--good); } .failed { color:var(--bad); } .left_out, .waiting { color:var(--warn); }
 .state { white-space:nowrap; font-weight:600; } ol { margin:0; padding-left:1.2rem; } 
@@ -230,7 +231,7 @@ a { color:inherit; } p { margin:.3rem 0; }
 {% if row.outputs %}<p><a href="{{ row.outputs[-1]|link }}">{{ row.outputs[-1]|line }}</a></p>{% endif %}</td>
 <td class="state {{ row.state }}">{{ states[row.state] }}</td>
 {% if players %}<td>{% if row.outputs %}
-before <audio controls preload="none" src="{{ row.source|link }}"></audio><br>
+{{ "its media" if "#" in row.id else "before" }} <audio controls preload="none" src="{{ row.source|link }}"></audio><br>
 after <audio controls preload="none" src="{{ row.outputs[-1]|link }}"></audio>{% endif %}</td>{% endif %}</tr>
 {% endfor %}
 </tbody></table></div>
@@ -238,7 +239,7 @@ after <audio controls preload="none" src="{{ row.outputs[-1]|link }}"></audio>{%
 <p class="soft">{{ run.program }} · {{ run.started }} · {{ run.seconds|time }}</p>
 <h1>{{ run.folder|line }}</h1>
 <p>{% if run.instruction %}“{{ run.instruction|line }}”{% else %}By a plan of
-{{ run.plan.steps|length }} step{{ "" if run.plan.steps|length == 1 else "s" }}{% endif %}
+{{ run.plan.steps|length }} step{{ "" if run.plan.steps|length == 1 else "s" }}{% endif %}{{ " " }}
 <span class="soft">seed {{ run.seed }}, {{ run.mode }}, {{ run.preset }}{% if run.tracks %}, tracks
 {{ run.tracks|join(", ")|line }}{% endif %}</span></p>
 {% if run.state != "finished" %}<p class="failed">This run was {{ "stopped" if run.state == "stopped" else

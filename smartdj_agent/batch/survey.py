@@ -145,7 +145,7 @@ class Survey:
     projects: list[Project] = field(default_factory=list)
 
 
-def survey(folder: Path, request: Request, *, with_media: bool = False) -> Survey:
+def survey(folder: Path, request: Request, *, with_media: bool = False, apart: Path | None = None) -> Survey:
     """Look through a folder.
 
     Parameters
@@ -157,6 +157,8 @@ def survey(folder: Path, request: Request, *, with_media: bool = False) -> Surve
         What shall be done.
     with_media
         Whether recordings that a project of the folder uses are edited by themselves too.
+    apart
+        A folder that is passed over: where the batch keeps its own files.
 
     Raises
     ------
@@ -169,7 +171,7 @@ def survey(folder: Path, request: Request, *, with_media: bool = False) -> Surve
         )
     found = Survey(folder)
     hashes = _Hashes()
-    files = sorted(_walk(folder))
+    files = sorted(_walk(folder, apart))
     used: dict[Path, str] = {}
     for path in files:
         if path.suffix.lower() == ".rpp":
@@ -206,9 +208,11 @@ def is_ours(name: str) -> bool:
     return name == BATCH_FOLDER or bool(_OURS.search(name)) or bool(_OURS.search(Path(name).stem))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, apart: Path | None) -> Iterator[Path]:
     for where, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and not is_ours(name)]
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and not is_ours(name) and Path(where, name) != apart
+        ]
         for name in files:
             if not name.startswith(".") and not is_ours(name):
                 yield Path(where, name)

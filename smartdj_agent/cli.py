@@ -9,6 +9,7 @@ to standard error. Every failure ends with two lines and the exit status of its 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -73,8 +74,10 @@ class AgentLike(Protocol):
     def plan(self, audio: Audio, instruction: str, *, seed: int = 0) -> Iterator[Event]:
         """Yield `Listened`, `StepPlanned` …, then `PlanReady` or `Question`."""
 
-    def apply(self, audio: Audio, plan: Plan, *, mode: str = "preserve", seed: int = 0) -> Iterator[Event]:
-        """Yield the events of each enabled step, then `Finished`."""
+    def apply(
+        self, audio: Audio, plan: Plan, *, mode: str = "preserve", seed: int = 0, done: int = 0
+    ) -> Iterator[Event]:
+        """Yield the events of each enabled step after the first `done`, then `Finished`."""
 
 
 def make_agent(preset: str, device: str) -> AgentLike:
@@ -921,6 +924,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
+    _add_rooms()
     try:
         with _terminate_like_interrupt(), warnings.catch_warnings():
             if not _debugging():
@@ -928,6 +932,14 @@ def main(argv: list[str] | None = None) -> int:
             return _run(arguments, as_json)
     except KeyboardInterrupt:  # a second one, while the first was being handled
         return ERROR_TABLE[ErrorCode.CANCELLED].exit_code
+
+
+@functools.cache
+def _add_rooms() -> None:
+    """Add the commands that have rooms of their own; these import this module's options, never the other way."""
+    from smartdj_agent.batch.cli import add_to
+
+    add_to(app)
 
 
 def _run(arguments: list[str], as_json: bool) -> int:

@@ -133,6 +133,11 @@ class Screen:
         if self.lively:
             self._bar(text, None)
 
+    def progress(self, description: str, fraction: float, details: str = "") -> None:
+        """Show how much of something is done, 0 to 1; only on a terminal."""
+        if self.lively:
+            self._bar(description, fraction, details)
+
     def rest(self) -> None:
         """Take the progress bar away, for example to ask a question."""
         if self._progress is not None:

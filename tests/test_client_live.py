@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -213,3 +214,13 @@ def test_the_command_line_writes_the_same_files(
         files.append({path.name: path.read_bytes() for path in folder.rglob("*.wav")})
     assert len(files[0]) == 3
     assert files[0] == files[1]
+
+
+def test_several_threads_may_use_one_remote_agent(client: Client) -> None:
+    agent = RemoteAgent(client)
+    assert agent.max_parallel == 2
+    plan = make_plan(list(PLANNED))
+    recordings = [recording(seed=number) for number in range(4)]
+    with ThreadPoolExecutor(agent.max_parallel) as pool:
+        there = list(pool.map(lambda audio: essence(list(agent.apply(audio, plan))), recordings))
+    assert there == [essence(list(StubAgent().apply(audio, plan))) for audio in recordings]

@@ -64,6 +64,11 @@ class RemoteAgent:
         """Names of the server's devices, such as ``cuda:0``."""
         return ", ".join(device.device for device in self.capabilities.devices)
 
+    @property
+    def max_parallel(self) -> int:
+        """How many threads may use this object at a time with profit: one per device, and one whose audio travels."""
+        return len(self.capabilities.devices) + 1
+
     def plan(self, audio: Audio, instruction: str, *, seed: int = 0) -> Iterator[Event]:
         """Listen, then write a plan; see `Agent.plan`.
 

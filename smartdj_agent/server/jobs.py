@@ -79,6 +79,7 @@ class _Live:
     cancelled: bool = False
     parked: bool = False
     queued_at: float = 0.0
+    deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def tell(self) -> None:
         for watcher in self.watchers:
@@ -296,11 +297,15 @@ class JobManager:
         if changed is not None:
             changed = plan_to_proto(check_plan(changed))
         live = self._live.get(job_id)
-        if live is None or live.cancelled:
-            record = await self.get(job_id)
-            raise SmartDJError(
-                ErrorCode.JOB_ENDED, f"job {job_id} is {record.state.value} already", "Start another job with the plan."
-            )
+        if live is None:
+            raise _ended(await self.get(job_id))
+        async with live.deciding:  # of two decisions at a time, the second must see the first
+            return await self._decide(live, changed)
+
+    async def _decide(self, live: _Live, changed: step_pb2.Plan | None) -> JobRecord:
+        job_id = live.record.job_id
+        if live.cancelled or live.record.state.ended:
+            raise _ended(live.record)
         if live.record.accepted:
             if changed is None or changed.SerializeToString(deterministic=True) == live.record.plan:
                 return live.record
@@ -735,6 +740,13 @@ def internal(error: Exception) -> SmartDJError:
         ErrorCode.INTERNAL,
         f"the server failed ({type(error).__name__})",
         "The server's log has the details; please report it.",
+    )
+
+
+def _ended(record: JobRecord) -> SmartDJError:
+    state = record.state.value if record.state.ended else JobState.CANCELLED.value
+    return SmartDJError(
+        ErrorCode.JOB_ENDED, f"job {record.job_id} is {state} already", "Start another job with the plan."
     )
 
 

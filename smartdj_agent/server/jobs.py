@@ -438,7 +438,7 @@ class JobManager:
         self.remark(live.record.job_id, event_pb2.JobEvent(queued=event_pb2.QueuedEvent(position=position)))
         self.metrics.set_queue_length(len(self.queue))
         async with self._arrived:
-            self._arrived.notify()
+            self._arrived.notify_all()
 
     def _can_work(self, worker: Worker) -> bool:
         """Whether a worker takes jobs: once it is ready, or, where none is, to tell their clients why not."""

@@ -174,14 +174,8 @@ class ServerProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.address = ""
 
-    def start(self, timeout_s: float = 120.0, *, ready: bool = True) -> None:
-        """Start it and wait until it listens and, with `ready`, until its models are loaded.
-
-        Raises
-        ------
-        RuntimeError
-            It ended, or nothing was to be heard of it in time; with the end of its log.
-        """
+    def spawn(self) -> None:
+        """Start its process and wait for nothing."""
         self.port_file.unlink(missing_ok=True)
         flags = {**self.settings, "port": 0, "port_file": str(self.port_file), "data_dir": str(self.data_dir)}
         settings = self.data_dir.parent / f"{self.data_dir.name}.json"
@@ -198,6 +192,16 @@ class ServerProcess:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def start(self, timeout_s: float = 120.0, *, ready: bool = True) -> None:
+        """Start it and wait until it listens and, with `ready`, until its models are loaded.
+
+        Raises
+        ------
+        RuntimeError
+            It ended, or nothing was to be heard of it in time; with the end of its log.
+        """
+        self.spawn()
         deadline = time.monotonic() + timeout_s
         while not (self.port_file.exists() and self.port_file.read_text().endswith("\n")):
             self._still_there(deadline)

@@ -95,9 +95,12 @@ class Memory:
     counts: dict[str, int] = field(default_factory=dict)
 
     def fault(self, text: str) -> None:
+        """Note something that must not be."""
         self.faults.append(text)
+        print(f"fault: {text}", file=sys.stderr, flush=True)
 
     def count(self, what: str, by: int = 1) -> None:
+        """Note something that happened."""
         self.counts[what] = self.counts.get(what, 0) + by
 
 
@@ -497,29 +500,33 @@ def rounds_of_kills(rounds: int, seed: int, folder: Path, *, jobs: int = 3, paus
         server.start()
         starts.append(time.monotonic() - began)
 
-    start()
-    for number in range(rounds):
-        row = asyncio.run(load_until_killed(memory, server, rng, number, jobs))
-        row |= look(memory, server)
-        if number % 5 == 4:
-            server.spawn()
-            time.sleep(rng.uniform(0.1, 2.5))
-            server.kill(workers=rng.random() < 0.5)
-            memory.count("killed again while it started")
-            look(memory, server)
+    try:
         start()
-        asyncio.run(compare(memory, server, rng, 40))
-        rows.append({"round": number + 1, **row, "faults": len(memory.faults)})
-        print(" ".join(f"{key}={value}" for key, value in rows[-1].items()), file=sys.stderr, flush=True)
-    asyncio.run(finish(memory, server, 60.0 + 2.0 * len(memory.asked)))
-    asyncio.run(compare(memory, server, rng, None))
-    for item in memory.asked.values():
-        if [item.steps[i] for i in sorted(item.steps)] != expected[item.wish.number]:
-            memory.fault(f"job {item.job_id} has other results than without a crash")
-    if (status := server.stop()) != 0:
-        memory.fault(f"the orderly stop at the end gave status {status}")
-    if left := server.temporaries():
-        memory.fault(f"left over in tmp: {left}")
+        for number in range(rounds):
+            row = asyncio.run(load_until_killed(memory, server, rng, number, jobs))
+            row |= look(memory, server)
+            if number % 5 == 4:
+                server.spawn()
+                time.sleep(rng.uniform(0.1, 2.5))
+                server.kill(workers=rng.random() < 0.5)
+                memory.count("killed again while it started")
+                look(memory, server)
+            start()
+            asyncio.run(compare(memory, server, rng, 40))
+            rows.append({"round": number + 1, **row, "faults": len(memory.faults)})
+            print(" ".join(f"{key}={value}" for key, value in rows[-1].items()), file=sys.stderr, flush=True)
+        asyncio.run(finish(memory, server, 60.0 + 2.0 * len(memory.asked)))
+        asyncio.run(compare(memory, server, rng, None))
+        for item in memory.asked.values():
+            if [item.steps[i] for i in sorted(item.steps)] != expected[item.wish.number]:
+                memory.fault(f"job {item.job_id} has other results than without a crash")
+        if (status := server.stop()) != 0:
+            memory.fault(f"the orderly stop at the end gave status {status}")
+        if left := server.temporaries():
+            memory.fault(f"left over in tmp: {left}")
+    finally:
+        if server.process is not None and server.process.poll() is None:
+            server.kill()
     complaints = [line for line in server.complaints() if "was ended by SIGKILL" not in line]
     memory.faults += [f"log: {line}" for line in complaints[:20]]
     return {
@@ -535,7 +542,8 @@ def rounds_of_kills(rounds: int, seed: int, folder: Path, *, jobs: int = 3, paus
 
 @contextlib.contextmanager
 def working_folder(named: Path | None) -> Iterator[Path]:
-    """A folder that is empty; a temporary one unless it is named."""
+    """A folder that is empty; a temporary one unless it is named. Being told to end ends the servers, too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if named is not None:
         named.mkdir(parents=True)
         yield named

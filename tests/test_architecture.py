@@ -21,7 +21,8 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"editor", "planner"}),
     frozenset({"agent"}),
     frozenset(
-        {"cli", "client", "console", "doctor", "eventjson", "outputs", "report", "report_page", "review", "server"}
+        {"cli", "client", "console", "doctor", "eventjson", "outputs", "reaper", "report", "report_page", "review"}
+        | {"server"}
     ),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

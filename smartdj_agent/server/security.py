@@ -75,7 +75,8 @@ def bind_target(settings: Settings) -> str:
         if not host.partition(":")[2]:
             raise _config("the socket has no path", "Write unix:PATH, for example unix:/run/smartdj.sock.", "host")
         return host
-    addresses = _addresses(host.removeprefix("[").removesuffix("]") if host.startswith("[") else host)
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    addresses = _addresses(bare)
     if all(_is_loopback(address) for address in addresses):
         address = min(addresses, key=lambda candidate: candidate.version)
         return _joined(str(address), settings.port)
@@ -93,7 +94,7 @@ def bind_target(settings: Settings) -> str:
             "Set what is missing, or listen at 127.0.0.1.",
             "host",
         )
-    return _joined(host.strip("[]"), settings.port)
+    return _joined(bare, settings.port)
 
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -186,12 +187,16 @@ def load_tokens(path: Path) -> Tokens:
         raise _config(
             f"the token file {path} can't be made or read: {_reason(failure)}", _CHECK, "token_file"
         ) from None
-    with os.fdopen(descriptor, "rb") as file:
-        about = os.fstat(file.fileno())
+    try:
+        about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
             raise _config(f"the token file {path} is no regular file", _CHECK, "token_file")
         if os.name == "posix":
             _check_private(path, about)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    with os.fdopen(descriptor, "rb") as file:
         data = file.read(_MAX_TOKEN_FILE_BYTES + 1)
     if len(data) > _MAX_TOKEN_FILE_BYTES:
         raise _config(f"the token file {path} is larger than 64 KiB", _CHECK, "token_file")
@@ -387,9 +392,13 @@ def resolve_under_roots(path: str, roots: Sequence[Path]) -> Iterator[OpenedFile
         raise SmartDJError(ErrorCode.AUDIO_NOT_FOUND, f"{_shown(path)} is not there", "Check the path.") from None
     except OSError as failure:
         raise _refused_by_system(path, failure) from None
-    with os.fdopen(descriptor, "rb") as file:
-        about = os.fstat(file.fileno())
+    try:
+        about = os.fstat(descriptor)
         _check_regular(path, about)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    with os.fdopen(descriptor, "rb") as file:
         yield OpenedFile(resolved, file, about.st_size)
 
 
@@ -467,23 +476,31 @@ def _publish(source: str, target: str, folder: int | None) -> None:
 
 def _below(path: str, roots: Sequence[Path], *, named: str = "") -> tuple[Path, tuple[str, ...]]:
     """Find the root (all links followed) that a path lies under, and the way from there."""
-    shown = _shown(named or path)
-    if "\0" in path or len(os.fsencode(path)) > MAX_PATH_BYTES:
-        raise SmartDJError(
-            ErrorCode.USAGE, f"{shown} is no path", f"A path has no NUL and at most {MAX_PATH_BYTES} bytes."
-        )
-    if not os.path.isabs(path):
+    named = named or path
+    shown = _shown(named)
+    if "\0" in named or len(os.fsencode(named)) > MAX_PATH_BYTES:
+        hint = f"A path has no NUL and at most {MAX_PATH_BYTES} bytes."
+        raise SmartDJError(ErrorCode.USAGE, f"{shown} is no path", hint)
+    if not os.path.isabs(named):
         raise SmartDJError(ErrorCode.USAGE, f"the path {shown} is relative", "Give the full path, from the root on.")
-    resolved = Path(os.path.realpath(path))
-    for root in roots:
-        real = Path(os.path.realpath(root))
-        if resolved.is_relative_to(real) and not any(resolved.is_relative_to(system) for system in _SYSTEM_FOLDERS):
-            return real, resolved.relative_to(real).parts
+    try:
+        resolved = Path(os.path.realpath(path))
+        for root in roots:
+            real = Path(os.path.realpath(root))
+            if resolved.is_relative_to(real) and not _in_system_folder(resolved, real):
+                return real, resolved.relative_to(real).parts
+    except OSError:  # a link on the way went away while it was followed
+        pass
     raise SmartDJError(
         ErrorCode.PATH_FORBIDDEN,
         f"{shown} is not under a folder that this server allows",
         "Send the audio itself, or ask whoever runs the server to add its folder to allowed_roots.",
     )
+
+
+def _in_system_folder(resolved: Path, root: Path) -> bool:
+    """Tell whether a root that was meant for other things reaches into the system; /dev/shm itself may be a root."""
+    return any(resolved.is_relative_to(system) and not root.is_relative_to(system) for system in _SYSTEM_FOLDERS)
 
 
 @contextmanager

@@ -238,7 +238,7 @@ async def _outcome(work: Callable[[], Awaitable[Any]], call: Call) -> Any:
     except grpc.aio.BaseError:
         raise
     except SmartDJError as error:
-        return error
+        return error.with_traceback(None)  # which holds the request, however large
     except Exception:
         _LOGGER.exception("unexpected failure", extra={"method": call.method})
         return SmartDJError(

@@ -587,28 +587,33 @@ class Stream:
 
 
 async def to_its_end(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Run a function on a thread. A call that is cancelled meanwhile still waits for it.
+    """Run a function on a thread. A call that is cancelled meanwhile, even more than once, still waits for it.
 
     So nobody closes a file under its writer, whose bytes might then go into whatever is opened next.
     """
     work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.gather(work, return_exceptions=True)  # nobody is left to hear of its error
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        work.exception()  # nobody is left to hear of it
+        raise cancelled
+    return work.result()
 
 
 @asynccontextmanager
 async def receiving(begin: Callable[..., Upload], *arguments: Any) -> AsyncIterator[Upload]:
     """Begin an upload and close it in the end, at whatever moment the call is cancelled."""
-    beginning = asyncio.ensure_future(asyncio.to_thread(begin, *arguments))
+    begun: list[Upload] = []
     try:
-        yield await asyncio.shield(beginning)
+        await to_its_end(lambda: begun.append(begin(*arguments)))
+        yield begun[0]
     finally:
-        await asyncio.wait([beginning])
-        if beginning.exception() is None:
-            await asyncio.to_thread(beginning.result().close)
+        for upload in begun:
+            await to_its_end(upload.close)
 
 
 async def read_chunks(blobs: BlobStore, sha256: str, offset: int) -> AsyncIterator[tuple[int, bytes]]:

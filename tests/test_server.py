@@ -290,6 +290,7 @@ def test_another_recordings_plan_is_refused(live: Live) -> None:
             [
                 edit_pb2.EditRequest(header=edit_pb2.EditHeader(spec=job_pb2.JobSpec(instruction="calm"))),
                 edit_pb2.EditRequest(data=b"this is no audio" * 100),
+                edit_pb2.EditRequest(audio_end=edit_pb2.AudioEnd()),
             ],
             "AUDIO_UNSUPPORTED",
         ),
@@ -298,6 +299,13 @@ def test_another_recordings_plan_is_refused(live: Live) -> None:
                 edit_pb2.EditRequest(header=edit_pb2.EditHeader(spec=job_pb2.JobSpec(instruction="calm"))),
                 edit_pb2.EditRequest(data=wav()),
                 edit_pb2.EditRequest(audio_end=edit_pb2.AudioEnd(sha256="00" * 32)),
+            ],
+            "UPLOAD_MISMATCH",
+        ),
+        (
+            [  # as a connection that breaks looks to the server
+                edit_pb2.EditRequest(header=edit_pb2.EditHeader(spec=job_pb2.JobSpec(instruction="calm"))),
+                edit_pb2.EditRequest(data=wav()),
             ],
             "UPLOAD_MISMATCH",
         ),

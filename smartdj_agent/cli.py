@@ -28,6 +28,7 @@ import typer
 from smartdj_agent import __version__
 from smartdj_agent.errors import ERROR_TABLE, ErrorCode, SmartDJError
 from smartdj_agent.instruction import check_instruction
+from smartdj_agent.reaper.cli import reaper_app
 from smartdj_agent.server.cli import serve
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List, fetch, import and verify models.", pretty_exceptions_enable=False)
 app.add_typer(models_app, name="models")
+app.add_typer(reaper_app, name="reaper")
 app.command()(serve)
 
 SourceArgument = Annotated[Path, typer.Argument(metavar="IN", help="The recording; it is never changed.")]

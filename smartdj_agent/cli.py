@@ -9,6 +9,7 @@ to standard error. Every failure ends with two lines and the exit status of its 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -85,6 +86,29 @@ def make_agent(preset: str, device: str) -> AgentLike:
     from smartdj_agent.agent import Agent
 
     return Agent(preset=preset, device=device)
+
+
+def make_remote_agent(address: str, token_file: Path | None, stack: contextlib.ExitStack) -> AgentLike:
+    """Make an agent that lets a server work; the stack ends the connection.
+
+    Raises
+    ------
+    SmartDJError
+        USAGE where this installation has no client; SERVER_UNREACHABLE, UNAUTHENTICATED.
+    """
+    try:
+        client = importlib.import_module("smartdj_agent.client")
+    except ModuleNotFoundError as error:
+        raise SmartDJError(
+            ErrorCode.USAGE,
+            "this version can't work with a server",
+            "leave the server's address out",
+            field="--server",
+        ) from error
+    token = client.read_token(token_file) if token_file is not None else None
+    connection = stack.enter_context(client.Client(address, token=token))
+    agent: AgentLike = client.RemoteAgent(connection)
+    return agent
 
 
 app = typer.Typer(
@@ -357,6 +381,31 @@ def doctor(as_json: JsonOption = False) -> None:
     failure = examination.first_failure(checks)
     if failure is not None:
         raise failure
+
+
+@app.command("reaper-job", hidden=True)
+def reaper_job(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The job's folder, with job.json.")],
+    server: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", envvar="SMARTDJ_SERVER", help="Let a server do the work.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", envvar="SMARTDJ_TOKEN_FILE", help="The server's token.")
+    ] = None,
+) -> None:
+    """Plan and edit for REAPER's scripts; `smartdj_agent.reaper.job` describes the protocol."""
+    from smartdj_agent.reaper.job import JobRequest, run_job
+
+    with contextlib.ExitStack() as stack:
+
+        def agent(request: JobRequest) -> AgentLike:
+            address = server or request.server
+            if not address:
+                return make_agent(request.preset, request.device)
+            named = token_file or (Path(request.token_file) if request.token_file else None)
+            return make_remote_agent(address, named, stack)
+
+        run_job(folder, agent)
 
 
 @models_app.command("list")

@@ -27,8 +27,8 @@ belongs to one job: the script makes it, writes ``job.json``, starts the helper,
 * with ``review``: ``review`` (items: ids to decide on; round), now the helper waits for ``plan.json``. What can't be
   used is told by ``plan_rejected`` (item, error), then comes the next ``review``.
 * phase *apply*: ``applying`` (items), then per item ``step_started`` (device), ``progress`` (fraction, realtime_factor,
-  seconds_left; at most 20 a second), ``step_finished`` (path, sample_rate, frames, channels, subtype, touched_s,
-  method, confidence, seconds), and ``item_finished`` (plan, source_sha256, seconds, realtime_factor) or ``item_failed``
+  seconds_left; at most 20 a second), ``step_finished`` (path, label, sample_rate, frames, channels, subtype,
+  touched_s, method, confidence, seconds), and ``item_finished`` (plan, source_sha256, seconds, realtime_factor) or ``item_failed``
 * the last line is ``finished`` (done, failed: ids), ``cancelled``, or ``error`` (code, message, hint, field,
   exit_code). A helper that ends without one of them has crashed; ``helper.log`` holds what it printed.
 
@@ -43,8 +43,8 @@ The helper renames it to ``plan.N.json`` when it has read it. A new instruction 
 Cancelling: a file ``cancel`` in the folder, the end of standard input (with ``watch.stdin``), the end of the process
 ``watch.pid``, a file ``alive`` that nobody has touched for ``watch.heartbeat_s`` seconds, SIGINT or SIGTERM. The
 work ends after the denoising step or window under way; every file that this job has made is deleted; the last event
-is ``cancelled``, the exit status 130. An item that fails loses its files too, and the others go on; where ``error`` ends
-the job, items that were finished keep theirs.
+is ``cancelled``, the exit status 130. An item that fails loses its files too, and the others go on; where ``error``
+ends the job, items that were finished keep theirs.
 
 Files of steps are called ``<take>-smartdj-<job id>-<step>.wav`` such as ``walk-smartdj-3f9a2c-01-add-rain.wav``. They
 have the source's bit depth where it is PCM or float, unless samples would clip; else 32-bit float. They appear whole or
@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from smartdj_agent.cli import AgentLike
     from smartdj_agent.events import Event, Finished, StepFinished
     from smartdj_agent.plan import Plan
+    from smartdj_agent.steps import Step
 
 PROTOCOL = 1
 """Version of the job protocol; raised when a key changes its meaning."""
@@ -743,6 +744,7 @@ class _Job:
         self._files.setdefault(item.id, []).append(path)
         return {
             "path": str(path),
+            "label": step_label(event.plan_step.step),
             "sample_rate": written.sample_rate,
             "frames": written.n_samples,
             "channels": written.channels,
@@ -798,6 +800,26 @@ def step_subtype(audio: Audio) -> str:
     if clipped_samples(audio, own):
         return "DOUBLE" if own == "PCM_32" else "FLOAT"
     return own
+
+
+def step_label(step: Step) -> str:
+    """Return a step in few words, for the name of a take: ``add: birdsong (left)``."""
+    from smartdj_agent.steps import Operation, direction_name
+
+    details = ""
+    if step.operation is Operation.VOLUME:
+        details = f"{step.gain_db:+g} dB"
+    elif step.operation is Operation.DIRECTION and step.to_azimuth_deg is not None:
+        details = f"to {direction_name(step.to_azimuth_deg)}"
+    elif step.operation is Operation.SHIFT:
+        details = f"{step.shift_s:+g} s"
+    elif step.operation is Operation.REVERB:
+        details = f"level {step.reverb_level}"
+    elif step.operation is Operation.TIMBRE:
+        details = str(step.timbre)
+    elif step.azimuth_deg is not None:
+        details = direction_name(step.azimuth_deg)
+    return f"{step.operation.value}: {step.target}" + (f" ({details})" if details else "")
 
 
 def _plan_values(plan: Plan) -> dict[str, Any]:

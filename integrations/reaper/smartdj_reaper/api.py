@@ -10,7 +10,8 @@ unless it must.
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 TEXT_BYTES = 65536
 RENDER_TO_NEW_TAKE = 41999
@@ -51,7 +52,7 @@ class Source(NamedTuple):
     length_s: float
     sample_rate: int
     channels: int
-    section: Optional[Section]
+    section: Section | None
     depth: int
 
 
@@ -66,7 +67,7 @@ class Reaper:
         Globals of the script that REAPER runs; REAPER puts ``RPR_defer`` and ``RPR_atexit`` there.
     """
 
-    def __init__(self, rpr: Any, host: Dict[str, Any]) -> None:
+    def __init__(self, rpr: Any, host: dict[str, Any]) -> None:
         self.rpr = rpr
         self.host = host
 
@@ -94,7 +95,7 @@ class Reaper:
         """Show a line where REAPER shows its help, below the tracks."""
         self.rpr.RPR_Help_Set(text, True)
 
-    def ask(self, title: str, count: int, captions: str, defaults: str) -> Optional[str]:
+    def ask(self, title: str, count: int, captions: str, defaults: str) -> str | None:
         """Show REAPER's dialog of up to 16 lines; None where it was cancelled."""
         answer = self.rpr.RPR_GetUserInputs(title, count, captions, defaults, TEXT_BYTES)
         return answer[4] if answer[0] else None
@@ -143,12 +144,12 @@ class Reaper:
 
     # items and takes
 
-    def selected_items(self, project: Project) -> List[str]:
+    def selected_items(self, project: Project) -> list[str]:
         """Return the selected items."""
         count = self.rpr.RPR_CountSelectedMediaItems(project.pointer)
         return [self.rpr.RPR_GetSelectedMediaItem(project.pointer, index) for index in range(count)]
 
-    def items_of_selected_tracks(self, project: Project) -> List[str]:
+    def items_of_selected_tracks(self, project: Project) -> list[str]:
         """Return all items of the selected tracks."""
         items = []
         for index in range(self.rpr.RPR_CountSelectedTracks(project.pointer)):
@@ -162,7 +163,7 @@ class Reaper:
         answer = self.rpr.RPR_GetSetMediaItemInfo_String(item, name, "", False)
         return str(answer[3]) if answer[0] else ""
 
-    def find_items(self, project: Project, wanted: Dict[str, str]) -> Dict[str, str]:
+    def find_items(self, project: Project, wanted: dict[str, str]) -> dict[str, str]:
         """Find items again by GUID.
 
         Parameters
@@ -197,7 +198,7 @@ class Reaper:
         """Return the active take; null for an empty item."""
         return str(self.rpr.RPR_GetActiveTake(item))
 
-    def takes(self, item: str) -> List[str]:
+    def takes(self, item: str) -> list[str]:
         """Return an item's takes; an empty one is null."""
         return [self.rpr.RPR_GetTake(item, index) for index in range(self.rpr.RPR_CountTakes(item))]
 
@@ -229,7 +230,7 @@ class Reaper:
         """Whether a take holds MIDI."""
         return bool(self.rpr.RPR_TakeIsMIDI(take))
 
-    def extras(self, take: str) -> Tuple[int, int, int]:
+    def extras(self, take: str) -> tuple[int, int, int]:
         """Return how many stretch markers, effects and envelopes a take has."""
         rpr = self.rpr
         return (
@@ -238,13 +239,13 @@ class Reaper:
             int(rpr.RPR_CountTakeEnvelopes(take)),
         )
 
-    def source(self, take: str) -> Optional[Source]:
+    def source(self, take: str) -> Source | None:
         """Return what a take plays; None where it has no source."""
         rpr = self.rpr
         pointer = rpr.RPR_GetMediaItemTake_Source(take)
         if is_null(pointer):
             return None
-        section: Optional[Section] = None
+        section: Section | None = None
         depth = 0
         while True:
             kind = str(rpr.RPR_GetMediaSourceType(pointer, "", 64)[1])

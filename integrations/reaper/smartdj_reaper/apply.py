@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, NamedTuple
+from typing import NamedTuple
 
 from .api import BUILD_MISSING_PEAKS, Project, Reaper, file_exists, is_null
 from .takes import NOTE_KEY, ItemResult, markers, take_name, write_note
@@ -13,15 +13,15 @@ class Report(NamedTuple):
 
     items: int
     takes: int
-    skipped: List[str]
+    skipped: list[str]
 
 
-def apply_results(reaper: Reaper, project: Project, results: List[ItemResult], title: str) -> Report:
+def apply_results(reaper: Reaper, project: Project, results: list[ItemResult], title: str) -> Report:
     """Add every step's file as a take and make the last one active; one undo point, none where nothing can be done."""
     if not reaper.is_open(project):
         where = project.path or "the project"
         files = ", ".join(step.path for result in results for step in result.steps)
-        return Report(0, 0, ["%s is no longer open; nothing was added. The results are: %s" % (where, files)])
+        return Report(0, 0, [f"{where} is no longer open; nothing was added. The results are: {files}"])
     in_front = reaper.current_project()
     if in_front.pointer != project.pointer:
         reaper.show_project(project)  # pointers to items count only in the project in front
@@ -32,17 +32,17 @@ def apply_results(reaper: Reaper, project: Project, results: List[ItemResult], t
             reaper.show_project(in_front)
 
 
-def _apply(reaper: Reaper, project: Project, results: List[ItemResult], title: str) -> Report:
-    skipped: List[str] = []
+def _apply(reaper: Reaper, project: Project, results: list[ItemResult], title: str) -> Report:
+    skipped: list[str] = []
     found = reaper.find_items(project, {result.guid: result.pointer for result in results})
     usable = []
     for result in results:
         missing = [step.path for step in result.steps if not file_exists(step.path)]
         if result.guid not in found:
             files = ", ".join(step.path for step in result.steps)
-            skipped.append("“%s” was deleted meanwhile; its results are: %s" % (result.name, files))
+            skipped.append(f"“{result.name}” was deleted meanwhile; its results are: {files}")
         elif missing:
-            skipped.append("“%s”: a result is gone: %s" % (result.name, ", ".join(missing)))
+            skipped.append("“{}”: a result is gone: {}".format(result.name, ", ".join(missing)))
         elif result.steps:
             usable.append(result)
     if not usable:
@@ -60,13 +60,13 @@ def _apply(reaper: Reaper, project: Project, results: List[ItemResult], title: s
     return Report(counts[0], counts[1], skipped)
 
 
-def _add_takes(reaper: Reaper, item: str, result: ItemResult, skipped: List[str]) -> int:
+def _add_takes(reaper: Reaper, item: str, result: ItemResult, skipped: list[str]) -> int:
     last = ""
     made = 0
     for number, step in enumerate(result.steps, start=1):
         take = reaper.add_take(item, step.path)
         if is_null(take):
-            skipped.append("“%s”: REAPER can't use %s" % (result.name, step.path))
+            skipped.append(f"“{result.name}”: REAPER can't use {step.path}")
             continue
         for name, value in result.values.items():
             reaper.set_take_value(take, name, value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, NamedTuple
 
 from .api import RENDER_TO_NEW_TAKE, Project, Reaper, file_exists, is_null
 from .segment import ItemFacts, Refusal, RenderFirst, Segment, decide
@@ -18,9 +18,9 @@ class Candidate(NamedTuple):
     pointer: str
     take_guid: str
     name: str
-    decision: Union[Segment, RenderFirst]
-    values: Dict[str, float]
-    plan: Optional[Dict[str, Any]] = None
+    decision: Segment | RenderFirst
+    values: dict[str, float]
+    plan: dict[str, Any] | None = None
     instruction: str = ""
     seed: int = 0
     mode: str = ""
@@ -70,47 +70,49 @@ def item_name(reaper: Reaper, item: str, take: str) -> str:
         return name
     seconds = reaper.item_value(item, "D_POSITION")
     track = reaper.track_name(item)
-    return "item at %d:%06.3f%s" % (seconds // 60, seconds % 60, " on %s" % track if track else "")
+    return "item at %d:%06.3f%s" % (seconds // 60, seconds % 60, f" on {track}" if track else "")
 
 
-def collect(reaper: Reaper, items: List[str]) -> Tuple[List[Candidate], List[str]]:
+def collect(reaper: Reaper, items: list[str]) -> tuple[list[Candidate], list[str]]:
     """Return what can be edited, and sentences on what can't."""
-    candidates: List[Candidate] = []
-    refused: List[str] = []
+    candidates: list[Candidate] = []
+    refused: list[str] = []
     for item in items:
         take = reaper.active_take(item)
         facts = gather(reaper, item, take)
         decision = decide(facts)
         if isinstance(decision, Refusal):
-            refused.append("“%s” %s" % (facts.name, decision.reason))
+            refused.append(f"“{facts.name}” {decision.reason}")
             continue
         guids = reaper.item_text(item, "GUID"), reaper.take_text(take, "GUID")
-        candidates.append(Candidate(guids[0], item, guids[1], facts.name, decision, take_values(reaper, take, decision)))
+        candidates.append(
+            Candidate(guids[0], item, guids[1], facts.name, decision, take_values(reaper, take, decision))
+        )
     return candidates, refused
 
 
-def take_values(reaper: Reaper, take: str, decision: Union[Segment, RenderFirst]) -> Dict[str, float]:
+def take_values(reaper: Reaper, take: str, decision: Segment | RenderFirst) -> dict[str, float]:
     """Return the numbers that new takes get."""
     values = {name: reaper.take_value(take, name) for name in TAKE_VALUES}
     values["D_STARTOFFS"] = decision.start_offset_s if isinstance(decision, Segment) else 0.0
     return values
 
 
-def collect_again(reaper: Reaper, items: List[str]) -> Tuple[List[Candidate], List[str]]:
+def collect_again(reaper: Reaper, items: list[str]) -> tuple[list[Candidate], list[str]]:
     """Return what can be run again from the notes in takes of ours, and sentences on what can't."""
-    candidates: List[Candidate] = []
-    refused: List[str] = []
+    candidates: list[Candidate] = []
+    refused: list[str] = []
     for item in items:
         active = reaper.active_take(item)
         name = item_name(reaper, item, active)
         take, note = _noted_take(reaper, item, active)
         if note is None:
-            refused.append("“%s” has no take made by SmartDJ" % name)
+            refused.append(f"“{name}” has no take made by SmartDJ")
             continue
         source = note["source"]
         path = str(source.get("path", ""))
         if not file_exists(path):
-            refused.append("“%s” is missing the recording it was made from: %s" % (name, path))
+            refused.append(f"“{name}” is missing the recording it was made from: {path}")
             continue
         segment = Segment(path, int(source["start_frame"]), int(source["frames"]), int(source["sample_rate"]), 0.0)
         values = {key: reaper.take_value(take, key) for key in (*TAKE_VALUES, "D_STARTOFFS")}
@@ -131,7 +133,7 @@ def collect_again(reaper: Reaper, items: List[str]) -> Tuple[List[Candidate], Li
     return candidates, refused
 
 
-def _noted_take(reaper: Reaper, item: str, active: str) -> Tuple[str, Optional[Dict[str, Any]]]:
+def _noted_take(reaper: Reaper, item: str, active: str) -> tuple[str, dict[str, Any] | None]:
     for take in [active, *reversed(reaper.takes(item))]:
         note = read_note(reaper.take_text(take, NOTE_KEY))
         if note is not None:
@@ -139,7 +141,7 @@ def _noted_take(reaper: Reaper, item: str, active: str) -> Tuple[str, Optional[D
     return active, None
 
 
-def render(reaper: Reaper, project: Project, candidate: Candidate) -> Union[Candidate, Refusal]:
+def render(reaper: Reaper, project: Project, candidate: Candidate) -> Candidate | Refusal:
     """Let REAPER render an item to a new take, take over its file, and undo: the project is as it was before."""
     selected = {reaper.item_text(item, "GUID"): item for item in reaper.selected_items(project)}
     found = reaper.find_items(project, {candidate.guid: candidate.pointer})
@@ -154,7 +156,7 @@ def render(reaper: Reaper, project: Project, candidate: Candidate) -> Union[Cand
 
     reaper.in_undo_block(project, RENDER_TITLE, work)
     take = reaper.active_take(item)
-    outcome: Union[Candidate, Refusal]
+    outcome: Candidate | Refusal
     if is_null(take) or reaper.take_text(take, "GUID") in before:
         outcome = Refusal("could not be rendered by REAPER")
     else:
@@ -162,7 +164,7 @@ def render(reaper: Reaper, project: Project, candidate: Candidate) -> Union[Cand
         if isinstance(decision, Segment):
             outcome = candidate._replace(decision=decision, values=take_values(reaper, take, decision))
         else:
-            outcome = Refusal("can't be edited: once rendered, %s" % decision.reason)
+            outcome = Refusal(f"can't be edited: once rendered, {decision.reason}")
     reaper.undo_last(project, RENDER_TITLE)
     reaper.select_only(project, reaper.find_items(project, selected).values())
     if isinstance(outcome, Candidate):

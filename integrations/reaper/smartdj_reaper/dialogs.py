@@ -1,14 +1,15 @@
 """Asking: for the instruction, for a decision on plans, and showing progress.
 
-Two sets with the same methods. `PlainDialogs` uses REAPER's own boxes, which wait for the person; `ImGuiDialogs` draws a
-window with ReaImGui, where that extension is installed, and never waits. What both return has a method ``frame`` that is
-called about 30 times a second and returns None as long as there is no answer, `CANCEL`, or the answer.
+Two sets with the same methods. `PlainDialogs` uses REAPER's own boxes, which wait for the person; `ImGuiDialogs` draws
+a window with ReaImGui, where that extension is installed, and never waits. What both return has a method ``frame`` that
+is called about 30 times a second and returns None as long as there is no answer, `CANCEL`, or the answer.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from .api import Reaper
 
@@ -29,14 +30,14 @@ class PlanItem(NamedTuple):
 
     id: str
     name: str
-    steps: List[Dict[str, Any]]
+    steps: list[dict[str, Any]]
     remark: str = ""
 
 
 # GetUserInputs: pure -----------------------------------------------------------------------------------------
 
 
-def plain_request(fields: List[Field], width: int = 420) -> Tuple[str, str]:
+def plain_request(fields: list[Field], width: int = 420) -> tuple[str, str]:
     """Return captions and defaults for ``GetUserInputs``, with a line feed between values so that commas survive."""
     captions = [field.caption.replace(",", ";") for field in fields]
     request = ",".join([*captions, "extrawidth=%d" % width, "separator=\n"])
@@ -52,7 +53,7 @@ def plain_default(text: str) -> str:
     return text if _balanced(text) else text.replace("(", "❨").replace(")", "❩")
 
 
-def plain_answer(answer: str, fields: List[Field]) -> List[str]:
+def plain_answer(answer: str, fields: list[Field]) -> list[str]:
     """Return the values of an answer, one per field; a value that wasn't changed is the default itself."""
     values = answer.split("\n")
     values += [""] * (len(fields) - len(values))
@@ -78,22 +79,22 @@ def _balanced(text: str) -> bool:
     return depth == 0
 
 
-def pages(steps: List[Dict[str, Any]]) -> List[List[Dict[str, Any]]]:
+def pages(steps: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """Return the steps as pages of a dialog; the last page has room for a new step."""
     size = MAX_FIELDS - 1
     return [steps[start : start + size] for start in range(0, len(steps), size)] or [[]]
 
 
-def step_fields(page: List[Dict[str, Any]], first: int, *, last_page: bool) -> List[Field]:
+def step_fields(page: list[dict[str, Any]], first: int, *, last_page: bool) -> list[Field]:
     """Return the lines for a page of steps."""
     fields = [
-        Field("Step %d" % number, step["do"] if step.get("enabled", True) else "%s %s" % (OFF_MARK, step["do"]))
+        Field("Step %d" % number, step["do"] if step.get("enabled", True) else "{} {}".format(OFF_MARK, step["do"]))
         for number, step in enumerate(page, start=first)
     ]
     return [*fields, Field("Add a step")] if last_page else fields
 
 
-def steps_from(values: List[str], page: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+def steps_from(values: list[str], page: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the steps that the lines of a page stand for: empty ones are left out, those with a hyphen are off."""
     steps = []
     for number, value in enumerate(values):
@@ -101,7 +102,7 @@ def steps_from(values: List[str], page: List[Dict[str, Any]]) -> List[Dict[str, 
         off = text.startswith(OFF_MARK)
         text = text.lstrip(OFF_MARK + " ") if off else text
         if text:
-            step: Dict[str, Any] = {"do": text, "enabled": not off}
+            step: dict[str, Any] = {"do": text, "enabled": not off}
             if number < len(page) and page[number].get("id"):
                 step["id"] = page[number]["id"]
             steps.append(step)
@@ -129,11 +130,11 @@ class PlainDialogs:
         self.reaper = reaper
         self._shown = ""
 
-    def prompt(self, title: str, fields: List[Field], remark: str = "") -> Answered:
+    def prompt(self, title: str, fields: list[Field], remark: str = "") -> Answered:
         """Ask for values; the answer is a list of texts."""
         return Answered(lambda: self._ask(title, fields))
 
-    def review(self, items: List[PlanItem]) -> Answered:
+    def review(self, items: list[PlanItem]) -> Answered:
         """Ask for decisions; the answer is the ``items`` of ``plan.json``."""
         return Answered(lambda: self._review(items))
 
@@ -147,19 +148,19 @@ class PlainDialogs:
     def close(self) -> None:
         """Nothing is open."""
 
-    def _ask(self, title: str, fields: List[Field]) -> Any:
+    def _ask(self, title: str, fields: list[Field]) -> Any:
         captions, defaults = plain_request(fields)
         answer = self.reaper.ask(title, len(fields), captions, defaults)
         return CANCEL if answer is None else plain_answer(answer, fields)
 
-    def _review(self, items: List[PlanItem]) -> Any:
-        decisions: Dict[str, Any] = {}
+    def _review(self, items: list[PlanItem]) -> Any:
+        decisions: dict[str, Any] = {}
         for number, item in enumerate(items, start=1):
             if item.remark:
-                self.reaper.message("%s: %s" % (item.name, item.remark), "SmartDJ: plan")
+                self.reaper.message(f"{item.name}: {item.remark}", "SmartDJ: plan")
             which = " (%d of %d)" % (number, len(items)) if len(items) > 1 else ""
-            title = "SmartDJ: plan for %s%s. Empty: leave out; “%s” in front: off" % (item.name, which, OFF_MARK)
-            steps: List[Dict[str, Any]] = []
+            title = f"SmartDJ: plan for {item.name}{which}. Empty: leave out; “{OFF_MARK}” in front: off"
+            steps: list[dict[str, Any]] = []
             all_pages = pages(item.steps)
             for index, page in enumerate(all_pages):
                 fields = step_fields(page, index * (MAX_FIELDS - 1) + 1, last_page=index == len(all_pages) - 1)
@@ -195,11 +196,11 @@ class ImGuiDialogs:
         self.imgui = imgui
         self.context = imgui.CreateContext("SmartDJ")
 
-    def prompt(self, title: str, fields: List[Field], remark: str = "") -> "ImGuiPrompt":
+    def prompt(self, title: str, fields: list[Field], remark: str = "") -> ImGuiPrompt:
         """Ask for values; the answer is a list of texts."""
         return ImGuiPrompt(self, title, fields, remark)
 
-    def review(self, items: List[PlanItem]) -> "ImGuiReview":
+    def review(self, items: list[PlanItem]) -> ImGuiReview:
         """Ask for decisions; the answer is the ``items`` of ``plan.json``."""
         return ImGuiReview(self, items)
 
@@ -242,7 +243,7 @@ class ImGuiDialogs:
 class ImGuiPrompt:
     """Lines to fill in."""
 
-    def __init__(self, dialogs: ImGuiDialogs, title: str, fields: List[Field], remark: str) -> None:
+    def __init__(self, dialogs: ImGuiDialogs, title: str, fields: list[Field], remark: str) -> None:
         self.dialogs, self.title, self.fields, self.remark = dialogs, title, fields, remark
         self.values = [field.default for field in fields]
 
@@ -270,7 +271,7 @@ class ImGuiPrompt:
 class ImGuiReview:
     """Plans to edit: steps are switched, changed, moved, left out and added."""
 
-    def __init__(self, dialogs: ImGuiDialogs, items: List[PlanItem]) -> None:
+    def __init__(self, dialogs: ImGuiDialogs, items: list[PlanItem]) -> None:
         self.dialogs = dialogs
         self.items = [item._replace(steps=[dict(step) for step in item.steps]) for item in items]
 
@@ -296,7 +297,7 @@ class ImGuiReview:
         im.TextWrapped(context, item.name)
         if item.remark:
             im.TextWrapped(context, item.remark)
-        change: Optional[Tuple[str, int]] = None
+        change: tuple[str, int] | None = None
         for number, step in enumerate(item.steps):
             key = "##%s-%d" % (item.id, number)
             step["enabled"] = bool(im.Checkbox(context, key + "-on", bool(step.get("enabled", True)))[1])
@@ -306,20 +307,20 @@ class ImGuiReview:
                 im.SameLine(context)
                 if im.Button(context, name + key):
                     change = name, number
-        if im.Button(context, "Add a step##%s" % item.id):
+        if im.Button(context, f"Add a step##{item.id}"):
             item.steps.append({"do": "", "enabled": True})
         if change is not None:
             move_step(item.steps, *change)
 
-    def _decisions(self) -> Dict[str, Any]:
-        decisions: Dict[str, Any] = {}
+    def _decisions(self) -> dict[str, Any]:
+        decisions: dict[str, Any] = {}
         for item in self.items:
             steps = [{**step, "do": step["do"].strip()} for step in item.steps if step["do"].strip()]
             decisions[item.id] = {"steps": steps} if any(step["enabled"] for step in steps) else {"skip": True}
         return decisions
 
 
-def move_step(steps: List[Dict[str, Any]], how: str, number: int) -> None:
+def move_step(steps: list[dict[str, Any]], how: str, number: int) -> None:
     """Move a step ``up`` or ``down``, or take it out (``x``)."""
     if how == "x":
         del steps[number]

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 PROTOCOL = 1
 BASE64_MARK = "base64:"
@@ -42,7 +43,7 @@ class Helper:
         What ``job.json`` shall say besides protocol and watch.
     """
 
-    def __init__(self, program: str, job: Dict[str, Any]) -> None:
+    def __init__(self, program: str, job: dict[str, Any]) -> None:
         self.folder = tempfile.mkdtemp(prefix="smartdj-job-")
         self._read_bytes = 0
         self._rest = b""
@@ -61,7 +62,7 @@ class Helper:
                 close_fds=True,
             )
 
-    def events(self) -> List[Dict[str, Any]]:
+    def events(self) -> list[dict[str, Any]]:
         """Return the events that came since the last call; a line that is still being written waits."""
         try:
             with open(os.path.join(self.folder, "events.jsonl"), "rb") as file:
@@ -78,7 +79,7 @@ class Helper:
                 self.ended_by = event["event"]
         return found
 
-    def decide(self, items: Dict[str, Any]) -> None:
+    def decide(self, items: dict[str, Any]) -> None:
         """Answer a review."""
         self._write("plan.json", {"protocol": PROTOCOL, "items": items})
 
@@ -117,19 +118,17 @@ class Helper:
 
     def _close_stdin(self) -> None:
         if self._process.stdin is not None:
-            try:
+            with contextlib.suppress(OSError):
                 self._process.stdin.close()
-            except OSError:
-                pass
 
-    def _write(self, name: str, document: Dict[str, Any]) -> None:
+    def _write(self, name: str, document: dict[str, Any]) -> None:
         path = os.path.join(self.folder, name)
         with open(path + ".part", "w", encoding="utf-8") as file:
             json.dump(document, file)
         os.replace(path + ".part", path)
 
 
-def _environment() -> Dict[str, str]:
+def _environment() -> dict[str, str]:
     """Return the environment without what REAPER's own Python was told: the helper has a Python of its own."""
     own = {"PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "__PYVENV_LAUNCHER__"}
     environment = {name: value for name, value in os.environ.items() if name not in own}

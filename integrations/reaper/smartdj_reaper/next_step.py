@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 from .api import Reaper
 from .takes import NOTE_KEY, next_take, read_note
 
 
-def run(host: Dict[str, Any]) -> None:
+def run(host: dict[str, Any]) -> None:
     """Make the next step's take active in every selected item; one undo point."""
     import reaper_python  # type: ignore[import-not-found]
 
     reaper = Reaper(reaper_python, host)
     project = reaper.current_project()
-    wanted: List[Tuple[str, str]] = []
+    wanted: list[tuple[str, str]] = []
     for item in reaper.selected_items(project):
         takes = reaper.takes(item)
         guids = [reaper.take_text(take, "GUID") for take in takes]

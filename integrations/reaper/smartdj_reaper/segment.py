@@ -7,7 +7,7 @@ on the way (a loop, reversing, effects, another channel mode …) REAPER itself 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple
 
 DIRECT_TYPES = frozenset({"WAVE", "AIFF", "FLAC", "W64", "CAF"})
 """Types of sources whose positions the helper finds exactly; decoders of MP3 and the like disagree on the start."""
@@ -40,7 +40,7 @@ class ItemFacts(NamedTuple):
     file_exists: bool = True
     source_length_s: float = 0.0
     sample_rate: int = 0
-    section_offset_s: Optional[float] = None
+    section_offset_s: float | None = None
     section_length_s: float = 0.0
     reverse: bool = False
     depth: int = 0
@@ -69,7 +69,7 @@ class Refusal(NamedTuple):
     reason: str
 
 
-def decide(facts: ItemFacts) -> Union[Segment, RenderFirst, Refusal]:
+def decide(facts: ItemFacts) -> Segment | RenderFirst | Refusal:
     """Decide on one item."""
     refusal = _refusal(facts)
     if refusal:
@@ -91,9 +91,9 @@ def decide(facts: ItemFacts) -> Union[Segment, RenderFirst, Refusal]:
     offset = start - first
     note = ""
     if abs(facts.play_rate - 1) > 1e-9 or abs(facts.pitch) > 1e-9:
-        note = "plays at %g × speed%s: what is added will too" % (
+        note = "plays at {:g} × speed{}: what is added will too".format(
             facts.play_rate,
-            ", %+g semitones" % facts.pitch if facts.pitch else "",
+            f", {facts.pitch:+g} semitones" if facts.pitch else "",
         )
     return Segment(facts.path, first, frames, rate, offset / rate if abs(offset) > _EXACT else 0.0, note)
 
@@ -108,7 +108,7 @@ def _refusal(facts: ItemFacts) -> str:
     if "OFFLINE" in facts.source_type.upper():
         return "is offline; set it online first"
     if facts.path and not facts.file_exists:
-        return "is missing its file: %s" % facts.path
+        return f"is missing its file: {facts.path}"
     if facts.source_length_s <= 0 or facts.sample_rate <= 0:
         return "is offline or can't be read by REAPER"
     if facts.length_s <= 0 or facts.play_rate <= 0:
@@ -125,7 +125,7 @@ def _unusual(facts: ItemFacts) -> str:
     if facts.reverse:
         return "it is reversed"
     if facts.channel_mode:
-        return "it plays %s" % CHANNEL_MODES.get(facts.channel_mode, "chosen channels")
+        return "it plays {}".format(CHANNEL_MODES.get(facts.channel_mode, "chosen channels"))
     if facts.stretch_markers:
         return "it has stretch markers"
     if facts.effects:

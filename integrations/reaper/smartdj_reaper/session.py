@@ -1,8 +1,8 @@
 """One run of an action: ask, start the helper, look at it from time to time, add takes.
 
-REAPER calls a function of ours about 30 times a second (``RPR_defer``); in between it goes on as always. Every state is a
-method that does a little and returns. An exception never leaves REAPER with an open undo block or a helper at work: it
-is logged, the helper is stopped, and the run ends.
+REAPER calls a function of ours about 30 times a second (``RPR_defer``); in between it goes on as always. Every state is
+a method that does a little and returns. An exception never leaves REAPER with an open undo block or a helper at work:
+it is logged, the helper is stopped, and the run ends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import secrets
 import sys
 import time
 import traceback
-from typing import Any, Callable, Dict, List, Optional
+from collections.abc import Callable
+from typing import Any
 
 from . import VERSION
 from .api import NO, YES, YES_NO_CANCEL_BOX, Project, Reaper
@@ -24,7 +25,7 @@ from .helper import Helper, helper_program
 from .segment import Refusal, RenderFirst, Segment
 from .takes import ItemResult, StepResult
 
-SESSIONS: Dict[str, "Session"] = {}
+SESSIONS: dict[str, Session] = {}
 """Runs under way, by id; what is deferred is only their id."""
 
 STOP_AFTER_S = 20.0
@@ -38,7 +39,7 @@ LOG_BYTES = 1 << 20
 INSTALL = "quit REAPER and run: smartdj reaper install"
 
 
-def run(host: Dict[str, Any], what: str = "items", *, review: bool = True) -> None:
+def run(host: dict[str, Any], what: str = "items", *, review: bool = True) -> None:
     """Start a run; what an action's script calls.
 
     Parameters
@@ -60,7 +61,7 @@ def run(host: Dict[str, Any], what: str = "items", *, review: bool = True) -> No
     SESSIONS[session.id] = session
     host["smartdj_tick"] = tick
     host["smartdj_exit"] = leave
-    reaper.at_exit("smartdj_exit(%r)" % session.id)
+    reaper.at_exit(f"smartdj_exit({session.id!r})")
     session.tick()
 
 
@@ -85,19 +86,19 @@ class Session:
         self.id = secrets.token_hex(3)
         self.reaper, self.dialogs, self.what, self.review = reaper, dialogs, what, review
         self.project: Project = reaper.current_project()
-        self.candidates: List[Candidate] = []
-        self.remarks: List[str] = []
+        self.candidates: list[Candidate] = []
+        self.remarks: list[str] = []
         self.instruction = ""
-        self.helper: Optional[Helper] = None
-        self.results: Dict[str, _Gathered] = {}
-        self.plans: Dict[str, Dict[str, Any]] = {}
-        self.questions: Dict[str, Dict[str, Any]] = {}
-        self.rejected: List[str] = []
+        self.helper: Helper | None = None
+        self.results: dict[str, _Gathered] = {}
+        self.plans: dict[str, dict[str, Any]] = {}
+        self.questions: dict[str, dict[str, Any]] = {}
+        self.rejected: list[str] = []
         self.dialog: Any = None
-        self.state: Optional[Callable[[], None]] = self._starting
+        self.state: Callable[[], None] | None = self._starting
         self._text, self._fraction, self._device = "SmartDJ", 0.0, ""
-        self._failure: Optional[Dict[str, Any]] = None
-        self._settings: Dict[str, Any] = {}
+        self._failure: dict[str, Any] | None = None
+        self._settings: dict[str, Any] = {}
         self._stop_by = 0.0
         self._last_busy = 0.0
 
@@ -113,13 +114,13 @@ class Session:
         if self.state is None:
             SESSIONS.pop(self.id, None)
             return
-        self.reaper.defer("smartdj_tick(%r)" % self.id)
+        self.reaper.defer(f"smartdj_tick({self.id!r})")
 
     def leave(self) -> None:
         """Stop the helper; nothing may be waited for here."""
         if self.state is not None and self.helper is not None:
             self.helper.cancel()
-            self.log("left while working; helper in %s told to stop" % self.helper.folder)
+            self.log(f"left while working; helper in {self.helper.folder} told to stop")
         self._clear_busy()
         self.state = None
 
@@ -130,7 +131,7 @@ class Session:
                 self.helper.cancel()
             self._clear_busy()
             self.dialogs.close()
-            self.reaper.console("SmartDJ has stopped because of a mistake of its own; please report this:\n%s" % trace)
+            self.reaper.console(f"SmartDJ has stopped because of a mistake of its own; please report this:\n{trace}")
         except Exception:  # REAPER itself refuses: the log above is all that can be done
             self.log(traceback.format_exc())
         self.state = None
@@ -144,7 +145,7 @@ class Session:
         self.state = None
 
     def _give_up(self, title: str, text: str) -> None:
-        self.log("%s: %s" % (title, text))
+        self.log(f"{title}: {text}")
         self._end(keep_folder=True)
         self.reaper.message(text, title)
 
@@ -168,7 +169,7 @@ class Session:
         self.candidates, self.remarks = (collect_again if self.what == "again" else collect)(self.reaper, items)
         if not self.candidates:
             self._end()
-            self.reaper.message("Nothing here can be edited:\n\n%s" % "\n".join(self.remarks))
+            self.reaper.message("Nothing here can be edited:\n\n{}".format("\n".join(self.remarks)))
             return
         fields = [Field("What should it become?", self._default_instruction())]
         if self.what == "again":
@@ -178,9 +179,9 @@ class Session:
 
     def _title(self) -> str:
         count = len(self.candidates)
-        what = "“%s”" % self.candidates[0].name if count == 1 else "%d items" % count
+        what = f"“{self.candidates[0].name}”" if count == 1 else "%d items" % count
         left_out = " (%d left out)" % len(self.remarks) if self.remarks else ""
-        return "SmartDJ: %s %s%s" % ("run again:" if self.what == "again" else "edit", what, left_out)
+        return "SmartDJ: {} {}{}".format("run again:" if self.what == "again" else "edit", what, left_out)
 
     def _prompting(self) -> None:
         answer = self.dialog.frame()
@@ -191,11 +192,13 @@ class Session:
             return
         self.instruction = answer[0].strip()
         if not self.instruction and self.what != "again":
-            self._give_up("SmartDJ", "Say what the recording should become, such as: make this sound like a rainy morning")
+            self._give_up(
+                "SmartDJ", "Say what the recording should become, such as: make this sound like a rainy morning"
+            )
             return
         seed = answer[1].strip() if len(answer) > 1 else self.reaper.get_state("seed") or "0"
         if not (seed.isdecimal() and int(seed) < 2**32):
-            self._give_up("SmartDJ", "The seed must be a whole number from 0 to 4294967295, not %s." % seed)
+            self._give_up("SmartDJ", f"The seed must be a whole number from 0 to 4294967295, not {seed}.")
             return
         self._keep_instruction()
         self._settings = {"seed": int(seed)}
@@ -204,17 +207,17 @@ class Session:
             self._launch()
         else:
             self._end()
-            self.reaper.message("Nothing here can be edited:\n\n%s" % "\n".join(self.remarks))
+            self.reaper.message("Nothing here can be edited:\n\n{}".format("\n".join(self.remarks)))
 
     def _render_unusual(self) -> None:
-        ready: List[Candidate] = []
+        ready: list[Candidate] = []
         for candidate in self.candidates:
             if isinstance(candidate.decision, RenderFirst):
                 outcome = render(self.reaper, self.project, candidate)
                 if isinstance(outcome, Refusal):
-                    self.remarks.append("“%s” %s" % (candidate.name, outcome.reason))
+                    self.remarks.append(f"“{candidate.name}” {outcome.reason}")
                     continue
-                self.log("rendered “%s” first: %s" % (candidate.name, candidate.decision.reason))
+                self.log(f"rendered “{candidate.name}” first: {candidate.decision.reason}")
                 candidate = outcome
             ready.append(candidate)
         self.candidates = ready
@@ -224,20 +227,21 @@ class Session:
         if not os.path.isfile(program):
             self._give_up(
                 "SmartDJ is not set up",
-                "The program smartdj was not found%s.\n\nInstall SmartDJ, then %s"
-                % (": %s" % program if program else "", INSTALL),
+                "The program smartdj was not found{}.\n\nInstall SmartDJ, then {}".format(
+                    f": {program}" if program else "", INSTALL
+                ),
             )
             return
         try:
             self.helper = Helper(program, self._job())
         except OSError as error:
-            self._give_up("SmartDJ can't start", "%s: %s\n\nTo repair it, %s" % (program, error, INSTALL))
+            self._give_up("SmartDJ can't start", f"{program}: {error}\n\nTo repair it, {INSTALL}")
             return
         self.log("started %s in %s for %d items" % (program, self.helper.folder, len(self.candidates)))
         self._text = "SmartDJ: starting"
         self.state = self._working
 
-    def _job(self) -> Dict[str, Any]:
+    def _job(self) -> dict[str, Any]:
         folder = self.reaper.media_folder(self.project)
         items = []
         for number, candidate in enumerate(self.candidates, start=1):
@@ -284,7 +288,7 @@ class Session:
         elif not running:
             self._give_up(
                 "SmartDJ's helper has ended unexpectedly",
-                "%s\n\nIts log is in %s" % (self.helper.log_tail() or "It printed nothing.", self.helper.folder),
+                "{}\n\nIts log is in {}".format(self.helper.log_tail() or "It printed nothing.", self.helper.folder),
             )
         elif cancelled:
             self._stop()
@@ -332,7 +336,7 @@ class Session:
         assert self.helper is not None
         results = [gathered.result(self) for gathered in self.results.values() if gathered.finished is not None]
         title = "SmartDJ: %s" % (" ".join(self.instruction.split())[:80] or "run again")
-        skipped: List[str] = []
+        skipped: list[str] = []
         text = "SmartDJ: nothing was changed"
         if results and self.helper.ended_by != "cancelled":
             report = apply_results(self.reaper, self.project, results, title)
@@ -350,11 +354,11 @@ class Session:
             self.log(line)
         self._end(text, keep_folder=self._failure is not None)
         if trouble:
-            self.reaper.message("%s.\n\n%s" % (text, "\n".join(trouble)), box)
+            self.reaper.message("{}.\n\n{}".format(text, "\n".join(trouble)), box)
 
     # events
 
-    def _take(self, event: Dict[str, Any]) -> None:
+    def _take(self, event: dict[str, Any]) -> None:
         kind = event.get("event")
         gathered = self.results.get(str(event.get("item", "")))
         if kind == "error":
@@ -366,12 +370,12 @@ class Session:
         elif gathered is not None:
             self._take_of_item(str(kind), event, gathered)
 
-    def _take_of_item(self, kind: str, event: Dict[str, Any], gathered: "_Gathered") -> None:
+    def _take_of_item(self, kind: str, event: dict[str, Any], gathered: _Gathered) -> None:
         item, name = str(event["item"]), gathered.candidate.name
         numbers = list(self.results)
         place = numbers.index(item)
         of_all = " (%d of %d)" % (place + 1, len(numbers)) if len(numbers) > 1 else ""
-        head = "SmartDJ: %s%s · " % (name, of_all)
+        head = f"SmartDJ: {name}{of_all} · "
         if kind == "listening":
             self._text = head + "listening · " + _pace(event, self._device)
             self._fraction = 0.0
@@ -392,15 +396,20 @@ class Session:
         elif kind == "progress":
             done = (event["index"] + event["fraction"]) / max(1, event["count"])
             self._fraction = (place + done) / len(numbers)
-            self._text = "%s%s · %d %% · %s" % (head, gathered.step, 100 * event["fraction"], _pace(event, self._device))
+            self._text = "%s%s · %d %% · %s" % (
+                head,
+                gathered.step,
+                100 * event["fraction"],
+                _pace(event, self._device),
+            )
         elif kind == "step_finished":
             gathered.steps.append(StepResult(event["path"], event["label"], event.get("touched_s") or []))
         elif kind == "item_finished":
             gathered.finished = event
         elif kind == "item_failed":
-            gathered.failure = "“%s”: %s" % (name, _sentence(event.get("error") or {}))
+            gathered.failure = "“{}”: {}".format(name, _sentence(event.get("error") or {}))
 
-    def _open_review(self, items: List[str]) -> None:
+    def _open_review(self, items: list[str]) -> None:
         remark = "\n".join(self.rejected)
         self._open = items
         asked = [item for item in items if item in self.questions]
@@ -410,8 +419,9 @@ class Session:
             choices = [str(choice) for choice in question.get("choices") or []]
             name = self.results[asked[0]].candidate.name
             self.dialog = self.dialogs.prompt(
-                "%s: %s" % (name, question.get("text", "")), [Field("Say it differently", choices[0] if choices else "")],
-                "For example: %s" % " | ".join(choices) if choices else "",
+                "{}: {}".format(name, question.get("text", "")),
+                [Field("Say it differently", choices[0] if choices else "")],
+                "For example: {}".format(" | ".join(choices)) if choices else "",
             )  # fmt: skip
         else:
             if not self.rejected:
@@ -457,7 +467,7 @@ class Session:
         if not other or stale:
             return True
         answer = self.reaper.message(
-            "%s\n\nStop it? (No: let it go on, and start another edit.)" % text, "SmartDJ is at work", YES_NO_CANCEL_BOX
+            f"{text}\n\nStop it? (No: let it go on, and start another edit.)", "SmartDJ is at work", YES_NO_CANCEL_BOX
         )
         if answer == YES:
             self.reaper.set_state("cancel", other)
@@ -467,7 +477,7 @@ class Session:
         now = time.time()
         if now - self._last_busy >= BUSY_EVERY_S:
             self._last_busy = now
-            self.reaper.set_state("busy", "%s;%.0f;%s" % (self.id, now, self._text))
+            self.reaper.set_state("busy", f"{self.id};{now:.0f};{self._text}")
 
     def _clear_busy(self) -> None:
         if self.reaper.get_state("busy").partition(";")[0] == self.id:
@@ -486,7 +496,7 @@ class Session:
             if os.path.isfile(path) and os.path.getsize(path) > LOG_BYTES:
                 os.replace(path, path + ".old")
             with open(path, "a", encoding="utf-8") as file:
-                file.write("%s %s %s %s\n" % (time.strftime("%Y-%m-%d %H:%M:%S"), VERSION, self.id, text))
+                file.write("{} {} {} {}\n".format(time.strftime("%Y-%m-%d %H:%M:%S"), VERSION, self.id, text))
         except OSError:
             pass
 
@@ -496,11 +506,11 @@ class _Gathered:
 
     def __init__(self, candidate: Candidate) -> None:
         self.candidate = candidate
-        self.steps: List[StepResult] = []
+        self.steps: list[StepResult] = []
         self.step = ""
-        self.notices: List[str] = []
+        self.notices: list[str] = []
         self.failure = ""
-        self.finished: Optional[Dict[str, Any]] = None
+        self.finished: dict[str, Any] | None = None
 
     def result(self, session: Session) -> ItemResult:
         """Return it as what becomes takes."""
@@ -527,15 +537,15 @@ class _Gathered:
         return ItemResult(candidate.guid, candidate.pointer, candidate.name, candidate.values, self.steps, note)
 
 
-def _sentence(error: Dict[str, Any]) -> str:
+def _sentence(error: dict[str, Any]) -> str:
     message, hint = str(error.get("message", "unknown error")), str(error.get("hint", ""))
-    return "%s (%s)" % (message, hint) if hint else message
+    return f"{message} ({hint})" if hint else message
 
 
-def _pace(event: Dict[str, Any], device: str) -> str:
+def _pace(event: dict[str, Any], device: str) -> str:
     parts = [device] if device else []
     if event.get("realtime_factor"):
-        parts.append("%.2f × real time" % event["realtime_factor"])
+        parts.append("{:.2f} × real time".format(event["realtime_factor"]))
     if event.get("seconds_left") is not None:
-        parts.append("%.0f s left" % event["seconds_left"])
+        parts.append("{:.0f} s left".format(event["seconds_left"]))
     return " · ".join(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 NOTE_KEY = "P_EXT:smartdj"
 NOTE_VERSION = 1
@@ -18,7 +18,7 @@ class StepResult(NamedTuple):
 
     path: str
     label: str
-    spans_s: List[List[float]]
+    spans_s: list[list[float]]
 
 
 class ItemResult(NamedTuple):
@@ -27,9 +27,9 @@ class ItemResult(NamedTuple):
     guid: str
     pointer: str
     name: str
-    values: Dict[str, float]
-    steps: List[StepResult]
-    note: Dict[str, Any]
+    values: dict[str, float]
+    steps: list[StepResult]
+    note: dict[str, Any]
 
 
 def take_name(number: int, count: int, label: str) -> str:
@@ -37,7 +37,7 @@ def take_name(number: int, count: int, label: str) -> str:
     return "SmartDJ %d/%d %s" % (number, count, label)
 
 
-def write_note(note: Dict[str, Any]) -> str:
+def write_note(note: dict[str, Any]) -> str:
     """Return a note as text for ``P_EXT``: one line of ASCII whose only quotes are double ones.
 
     Project files keep a text that holds all three kinds of quotes only with changes.
@@ -46,7 +46,7 @@ def write_note(note: Dict[str, Any]) -> str:
     return text.replace("'", "\\u0027").replace("`", "\\u0060")
 
 
-def read_note(text: str) -> Optional[Dict[str, Any]]:
+def read_note(text: str) -> dict[str, Any] | None:
     """Return the note, or None where there is none that this version can read."""
     try:
         note = json.loads(text)
@@ -60,13 +60,13 @@ def read_note(text: str) -> Optional[Dict[str, Any]]:
     return note
 
 
-def markers(steps: List[StepResult]) -> List[List[Any]]:
+def markers(steps: list[StepResult]) -> list[list[Any]]:
     """Return the places of steps as (seconds, name), in time, at most `MAX_MARKERS`."""
     found = [[float(span[0]), step.label] for step in steps for span in step.spans_s]
     return sorted(found, key=lambda marker: marker[0])[:MAX_MARKERS]
 
 
-def next_take(notes: List[Optional[Dict[str, Any]]], guids: List[str], active: int) -> Optional[int]:
+def next_take(notes: list[dict[str, Any] | None], guids: list[str], active: int) -> int | None:
     """Return which take comes next: the edited take, then every step's, then the edited take again.
 
     Parameters
@@ -91,7 +91,9 @@ def next_take(notes: List[Optional[Dict[str, Any]]], guids: List[str], active: i
     else:  # from an edited take to the first step of the edit that was made of it last, else of the last edit
         of_this = [index for index in ours if _source_take(notes[index]) == guids[active]]
         job = (notes[(of_this or ours)[-1]] or {}).get("job")
-    chain = sorted((i for i in ours if (notes[i] or {}).get("job") == job), key=lambda i: (notes[i] or {}).get("step", 0))
+    chain = sorted(
+        (i for i in ours if (notes[i] or {}).get("job") == job), key=lambda i: (notes[i] or {}).get("step", 0)
+    )
     if active not in chain:
         return chain[0]
     place = chain.index(active)
@@ -101,5 +103,5 @@ def next_take(notes: List[Optional[Dict[str, Any]]], guids: List[str], active: i
     return guids.index(origin) if origin in guids else chain[0]
 
 
-def _source_take(note: Optional[Dict[str, Any]]) -> str:
+def _source_take(note: dict[str, Any] | None) -> str:
     return str(((note or {}).get("source") or {}).get("take", ""))

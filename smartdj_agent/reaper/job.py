@@ -36,7 +36,9 @@ belongs to one job: the script makes it, writes ``job.json``, starts the helper,
 
     {"protocol": 1, "items": {"i1": {"steps": [{"id": "s1", "do": "remove the sound of wind", "enabled": true}]},
                               "i2": {"skip": true}, "i3": {"instruction": "rather make it snow"},
-                              "i4": {}}}       {}: as it is. An item that isn't named is skipped.
+                              "i4": {}, "i5": {"later": true}}}    {}: as it is; later: ask again
+
+An item that isn't named is skipped.
 
 The helper renames it to ``plan.N.json`` when it has read it. A new instruction means planning again and another review.
 
@@ -638,6 +640,8 @@ class _Job:
             if fields.take("skip", bool, False):
                 self._plans.pop(item.id, None)
                 return _Outcome.SKIPPED
+            if fields.take("later", bool, False):
+                return _Outcome.ASK_AGAIN
             instruction = fields.take("instruction", str, "")
             if instruction.strip():
                 checked = check_instruction(instruction)

@@ -95,6 +95,9 @@ class Session:
         self.questions: dict[str, dict[str, Any]] = {}
         self.rejected: list[str] = []
         self.dialog: Any = None
+        self._open: list[str] = []
+        self._asked = ""
+        self._decided: dict[str, dict[str, Any]] = {}
         self.state: Callable[[], None] | None = self._starting
         self._text, self._fraction, self._device = "SmartDJ", 0.0, ""
         self._failure: dict[str, Any] | None = None
@@ -187,6 +190,7 @@ class Session:
         answer = self.dialog.frame()
         if answer is None:
             return
+        self.dialog = None
         if answer is CANCEL:
             self._end()
             return
@@ -307,11 +311,11 @@ class Session:
         if answer is CANCEL:
             self._stop()
             return
-        if isinstance(answer, list):  # a question was answered
-            answer = {self._asked: {"instruction": answer[0]} if answer[0].strip() else {"skip": True}}
-            answer.update({item: {} for item in self._open if item in self.plans})
-            if any(item in self.questions for item in self._open if item not in answer):
-                self.questions.pop(self._asked, None)
+        if self._asked:  # a question was answered; everything else is decided later
+            reply = {"instruction": answer[0]} if answer[0].strip() else {"skip": True}
+            answer = {item: reply if item == self._asked else {"later": True} for item in self._open}
+        else:
+            self._decided.update(answer)
         self.helper.decide(answer)
         self.state = self._working
 
@@ -410,29 +414,30 @@ class Session:
             gathered.failure = "“{}”: {}".format(name, _sentence(event.get("error") or {}))
 
     def _open_review(self, items: list[str]) -> None:
-        remark = "\n".join(self.rejected)
-        self._open = items
-        asked = [item for item in items if item in self.questions]
-        if asked and not self.rejected:
-            question = self.questions[asked[0]]
-            self._asked = asked[0]
+        """Ask the next question, or show the plans; once more with the reason where they could not be used."""
+        rejected, self.rejected = "\n".join(self.rejected), []
+        questions = [item for item in items if item in self.questions]
+        self._open, self._asked = items, questions[0] if questions else ""
+        if self._asked:
+            question = self.questions[self._asked]
             choices = [str(choice) for choice in question.get("choices") or []]
-            name = self.results[asked[0]].candidate.name
             self.dialog = self.dialogs.prompt(
-                "{}: {}".format(name, question.get("text", "")),
+                "%s: %s" % (self.results[self._asked].candidate.name, rejected or question.get("text", "")),
                 [Field("Say it differently", choices[0] if choices else "")],
-                "For example: {}".format(" | ".join(choices)) if choices else "",
-            )  # fmt: skip
-        else:
-            if not self.rejected:
-                self._shown = {}
-            shown = [
-                PlanItem(item, self.results[item].candidate.name, self.plans[item]["steps"], self._remark(item, remark))
+                "For example: %s" % " | ".join(choices) if choices else "",
+            )
+            return
+        self.dialog = self.dialogs.review(
+            [
+                PlanItem(item, self.results[item].candidate.name, self._steps(item), self._remark(item, rejected))
                 for item in items
-                if item in self.plans
             ]
-            self.dialog = self.dialogs.review(shown)
-        self.rejected = []
+        )
+
+    def _steps(self, item: str) -> list[dict[str, Any]]:
+        """Return the steps to show: as the person left them, if that could not be used."""
+        steps: list[dict[str, Any]] = (self._decided.get(item) or self.plans[item])["steps"]
+        return steps
 
     def _remark(self, item: str, rejected: str) -> str:
         gathered = self.results[item]

@@ -9,7 +9,7 @@ to standard error. Every failure ends with two lines and the exit status of its 
 from __future__ import annotations
 
 import contextlib
-import importlib
+import functools
 import os
 import signal
 import sys
@@ -34,6 +34,7 @@ from smartdj_agent.server.cli import serve
 
 if TYPE_CHECKING:
     from smartdj_agent.audio import Audio
+    from smartdj_agent.client import RemoteAgent
     from smartdj_agent.console import Screen
     from smartdj_agent.events import Event, Finished, Question
     from smartdj_agent.outputs import Outputs
@@ -74,8 +75,10 @@ class AgentLike(Protocol):
     def plan(self, audio: Audio, instruction: str, *, seed: int = 0) -> Iterator[Event]:
         """Yield `Listened`, `StepPlanned` …, then `PlanReady` or `Question`."""
 
-    def apply(self, audio: Audio, plan: Plan, *, mode: str = "preserve", seed: int = 0) -> Iterator[Event]:
-        """Yield the events of each enabled step, then `Finished`."""
+    def apply(
+        self, audio: Audio, plan: Plan, *, mode: str = "preserve", seed: int = 0, done: int = 0
+    ) -> Iterator[Event]:
+        """Yield the events of each enabled step after the first `done`, then `Finished`."""
 
 
 def make_agent(preset: str, device: str) -> AgentLike:
@@ -88,26 +91,21 @@ def make_agent(preset: str, device: str) -> AgentLike:
     return Agent(preset=preset, device=device)
 
 
-def make_remote_agent(address: str, token_file: Path | None, stack: contextlib.ExitStack) -> AgentLike:
+def make_remote_agent(
+    address: str, token_file: Path | None, tls_ca: Path | None, stack: contextlib.ExitStack
+) -> AgentLike:
     """Make an agent that lets a server work; the stack ends the connection.
 
     Raises
     ------
     SmartDJError
-        USAGE where this installation has no client; SERVER_UNREACHABLE, UNAUTHENTICATED.
+        SERVER_UNREACHABLE, UNAUTHENTICATED; USAGE for a token file that can't be used.
     """
-    try:
-        client = importlib.import_module("smartdj_agent.client")
-    except ModuleNotFoundError as error:
-        raise SmartDJError(
-            ErrorCode.USAGE,
-            "this version can't work with a server",
-            "leave the server's address out",
-            field="--server",
-        ) from error
-    token = client.read_token(token_file) if token_file is not None else None
-    connection = stack.enter_context(client.Client(address, token=token))
-    agent: AgentLike = client.RemoteAgent(connection)
+    from smartdj_agent.client import Client, RemoteAgent, read_token
+
+    token = read_token(token_file) if token_file is not None else None
+    agent = RemoteAgent(stack.enter_context(Client(address, token=token, tls_ca=tls_ca)))
+    assert agent.capabilities  # asks the server now, rather than in the middle of the first item
     return agent
 
 
@@ -173,22 +171,132 @@ PlanOutOption = Annotated[
 
 
 @dataclass(frozen=True)
+class ServerOptions:
+    """Which server does the work, and how to reach it."""
+
+    address: str
+    token_file: Path | None
+    tls_ca: Path | None
+
+
+class Remote:
+    """The server of a run, in place of the agent; connected to when it is first needed.
+
+    Parameters
+    ----------
+    options
+        Which.
+    preset, device
+        What was asked for in the command, or None.
+    context
+        Of the command, whose end ends the connection.
+    """
+
+    def __init__(
+        self, options: ServerOptions, preset: Preset | None, device: Device | None, context: typer.Context
+    ) -> None:
+        self.address = options.address
+        self._options, self._preset, self._device, self._context = options, preset, device, context
+        self._agent: RemoteAgent | None = None
+
+    def agent(self, screen: Screen) -> RemoteAgent:
+        """Connect, and check that the server has what was asked for.
+
+        Raises
+        ------
+        SmartDJError
+            SERVER_UNREACHABLE, UNAUTHENTICATED; USAGE for a preset or device that isn't the server's.
+        """
+        if self._agent is not None:
+            return self._agent
+        from smartdj_agent.client import Client, RemoteAgent, read_token
+
+        screen.status(f"connecting to {self.address}")
+        token = read_token(self._options.token_file) if self._options.token_file is not None else None
+        client = Client(self.address, token=token, tls_ca=self._options.tls_ca)
+        self._context.call_on_close(client.close)
+        agent = RemoteAgent(client, status=screen.status)
+        found = agent.capabilities
+        if self._preset is not None and self._preset.value != found.preset:
+            raise SmartDJError(
+                ErrorCode.USAGE,
+                f"the server at {self.address} works with the preset {found.preset}, not {self._preset.value}",
+                f"leave --preset out, or start a server with --preset {self._preset.value}",
+                field="--preset",
+            )
+        kinds = {device.device.partition(":")[0] for device in found.devices}
+        if self._device not in (None, Device.AUTO) and self._device.value not in kinds:
+            raise SmartDJError(
+                ErrorCode.USAGE,
+                f"the server at {self.address} works on {agent.device or 'no device'}, not on {self._device.value}",
+                f"leave --device out, or start a server with --device {self._device.value}",
+                field="--device",
+            )
+        self._agent = agent
+        return agent
+
+
+@dataclass(frozen=True)
 class Settings:
-    """Options that every run has."""
+    """Options that every run has; `remote` is the server that works, None where this machine does."""
 
     command: str
     seed: int
     device: Device
     preset: Preset
     mode: Mode = Mode.PRESERVE
+    remote: Remote | None = None
 
-    def agent(self) -> AgentLike:
+    def agent(self, screen: Screen) -> AgentLike:
         """Make the agent for these settings."""
+        if self.remote is not None:
+            return self.remote.agent(screen)
         return make_agent(self.preset.value, self.device.value)
+
+    def preset_name(self, screen: Screen) -> str:
+        """Return the preset that the work is done with."""
+        return self.remote.agent(screen).preset if self.remote is not None else self.preset.value
+
+
+def _settings(
+    context: typer.Context, seed: int, device: Device, preset: Preset, mode: Mode = Mode.PRESERVE
+) -> Settings:
+    """Gather the options of a command and those before it."""
+    remote: Remote | None = None
+    options = context.find_root().obj
+    if isinstance(options, ServerOptions):
+        remote = Remote(
+            options,
+            preset if _on_command_line(context, "preset") else None,
+            device if _on_command_line(context, "device") else None,
+            context,
+        )
+    return Settings(str(context.info_name), seed, device, preset, mode, remote)
+
+
+def _on_command_line(context: typer.Context, parameter: str) -> bool:
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @app.callback()
 def _root(
+    context: typer.Context,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            envvar="SMARTDJ_SERVER",
+            help="Let a server do the work of edit, plan, apply and step; files stay here.",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", envvar="SMARTDJ_TOKEN_FILE", help="The server's token."),
+    ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Authority that signed the server's certificate; turns TLS on.")
+    ] = None,
     version: Annotated[
         bool,
         typer.Option(
@@ -196,7 +304,23 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    pass
+    if server is None:
+        for name, option in (("token_file", "--token-file"), ("tls_ca", "--tls-ca")):
+            if _on_command_line(context, name):
+                raise SmartDJError(
+                    ErrorCode.USAGE, f"{option} says how to reach a server", "add --server HOST:PORT", field=option
+                )
+        return
+    if context.invoked_subcommand not in ("edit", "plan", "apply", "step"):
+        if _on_command_line(context, "server"):
+            raise SmartDJError(
+                ErrorCode.USAGE,
+                f"`smartdj {context.invoked_subcommand}` is about this machine, not about a server",
+                "leave --server out",
+                field="--server",
+            )
+        return
+    context.obj = ServerOptions(server, token_file, tls_ca)
 
 
 def _show_version(wanted: bool) -> None:
@@ -207,6 +331,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.command()
 def edit(
+    context: typer.Context,
     source: SourceArgument,
     instruction: InstructionArgument,
     output: OutputOption,
@@ -230,11 +355,11 @@ def edit(
 
     text = check_instruction(instruction)
     outputs = Outputs(output, report, plan_out, steps_dir, overwrite)
-    settings = Settings("edit", seed, device, preset, mode)
+    settings = _settings(context, seed, device, preset, mode)
     with Screen(as_json=as_json) as screen:
         audio = _open(source, outputs, screen, settings, text)
-        agent = settings.agent()
-        collector = _collector(report, source, audio, settings, text)
+        agent = settings.agent(screen)
+        collector = _collector(report, source, audio, settings, text, screen)
         plan = _make_plan(agent, audio, text, settings, screen, source, collector)
         if not yes:
             if not can_ask():
@@ -252,6 +377,7 @@ def edit(
 
 @app.command()
 def plan(
+    context: typer.Context,
     source: SourceArgument,
     instruction: InstructionArgument,
     output: Annotated[
@@ -273,10 +399,10 @@ def plan(
     from smartdj_agent.plan import plan_to_yaml, write_plan
 
     text = check_instruction(instruction)
-    settings = Settings("plan", seed, device, preset)
+    settings = _settings(context, seed, device, preset)
     with Screen(as_json=as_json) as screen:
         audio = _open(source, Outputs(plan=output, overwrite=overwrite), screen, settings, text)
-        made = _make_plan(settings.agent(), audio, text, settings, screen, source, None)
+        made = _make_plan(settings.agent(screen), audio, text, settings, screen, source, None)
         screen.rest()
         if output is not None:
             write_plan(output, made, overwrite=overwrite)
@@ -288,6 +414,7 @@ def plan(
 
 @app.command()
 def apply(
+    context: typer.Context,
     source: SourceArgument,
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file (YAML or JSON).")],
     output: OutputOption,
@@ -309,18 +436,19 @@ def apply(
     from smartdj_agent.outputs import Outputs
     from smartdj_agent.plan import check_source, read_plan
 
-    settings = Settings("apply", seed, device, preset, mode)
+    settings = _settings(context, seed, device, preset, mode)
     outputs = Outputs(output, report, None, steps_dir, overwrite)
     with Screen(as_json=as_json) as screen:
         wanted = read_plan(plan_file)
         audio = _open(source, outputs, screen, settings, wanted.instruction, [plan_file])
         check_source(wanted, audio_sha256(audio))
-        collector = _collector(report, source, audio, settings, wanted.instruction)
-        _carry_out(settings.agent(), audio, wanted, settings, outputs, screen, [source, plan_file], collector)
+        collector = _collector(report, source, audio, settings, wanted.instruction, screen)
+        _carry_out(settings.agent(screen), audio, wanted, settings, outputs, screen, [source, plan_file], collector)
 
 
 @app.command()
 def step(
+    context: typer.Context,
     source: SourceArgument,
     text: Annotated[
         str, typer.Argument(metavar="STEP", help='One edit, e.g. "remove the sound of dog barking".')
@@ -347,7 +475,7 @@ def step(
     from smartdj_agent.steps import parse_step
 
     wanted = parse_step(check_instruction(text))
-    settings = Settings("step", seed, device, preset, mode)
+    settings = _settings(context, seed, device, preset, mode)
     outputs = Outputs(output, report, plan_out, steps_dir, overwrite)
     with Screen(as_json=as_json) as screen:
         audio = _open(source, outputs, screen, settings, text)
@@ -357,8 +485,8 @@ def step(
             source_name=_name(source),
             provenance=Provenance(seed=seed, created=time.strftime("%Y-%m-%dT%H:%M:%S%z")),
         )
-        collector = _collector(report, source, audio, settings, "")
-        _carry_out(settings.agent(), audio, made, settings, outputs, screen, [source], collector)
+        collector = _collector(report, source, audio, settings, "", screen)
+        _carry_out(settings.agent(screen), audio, made, settings, outputs, screen, [source], collector)
 
 
 @app.command()
@@ -392,6 +520,9 @@ def reaper_job(
     token_file: Annotated[
         Path | None, typer.Option(metavar="FILE", envvar="SMARTDJ_TOKEN_FILE", help="The server's token.")
     ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Authority that signed the server's certificate; turns TLS on.")
+    ] = None,
 ) -> None:
     """Plan and edit for REAPER's scripts; `smartdj_agent.reaper.job` describes the protocol."""
     from smartdj_agent.reaper.job import JobRequest, run_job
@@ -402,8 +533,9 @@ def reaper_job(
             address = server or request.server
             if not address:
                 return make_agent(request.preset, request.device)
-            named = token_file or (Path(request.token_file) if request.token_file else None)
-            return make_remote_agent(address, named, stack)
+            token = token_file or (Path(request.token_file) if request.token_file else None)
+            authority = tls_ca or (Path(request.tls_ca) if request.tls_ca else None)
+            return make_remote_agent(address, token, authority, stack)
 
         run_job(folder, agent)
 
@@ -545,7 +677,7 @@ def _open(
             "input": str(source),
             "instruction": instruction,
             "seed": settings.seed,
-            "preset": settings.preset.value,
+            "preset": settings.preset_name(screen),
             "audio": audio,
         }
     )
@@ -553,12 +685,18 @@ def _open(
 
 
 def _collector(
-    report: Path | None, source: Path, audio: Audio, settings: Settings, instruction: str
+    report: Path | None, source: Path, audio: Audio, settings: Settings, instruction: str, screen: Screen
 ) -> RunCollector | None:
     if report is None:
         return None
-    from smartdj_agent.report import RunCollector
+    from smartdj_agent.report import ModelFacts, RunCollector
 
+    machine: str | None = None
+    models: tuple[ModelFacts, ...] | None = None
+    if settings.remote is not None:
+        found = settings.remote.agent(screen).capabilities
+        machine = f"server {settings.remote.address}, smartdj {found.version}"
+        models = tuple(ModelFacts(model.name, model.role, model.parameters, model.sha256) for model in found.models)
     return RunCollector(
         audio,
         source_name=_name(source),
@@ -566,7 +704,9 @@ def _collector(
         instruction=instruction,
         seed=settings.seed,
         mode=settings.mode.value,
-        preset=settings.preset.value,
+        preset=settings.preset_name(screen),
+        machine=machine,
+        models=models,
     )
 
 
@@ -719,7 +859,7 @@ def _carry_out(
             )
         )
     finished: Finished | None = None
-    screen.status("loading models")
+    screen.status("loading models" if settings.remote is None else f"waiting for {settings.remote.address}")
     with _closing(agent.apply(audio, plan, mode=settings.mode.value, seed=settings.seed)) as events:
         for event in events:
             more: dict[str, Any] = {}
@@ -833,6 +973,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
+    _add_rooms()
     try:
         with _terminate_like_interrupt(), warnings.catch_warnings():
             if not _debugging():
@@ -840,6 +981,14 @@ def main(argv: list[str] | None = None) -> int:
             return _run(arguments, as_json)
     except KeyboardInterrupt:  # a second one, while the first was being handled
         return ERROR_TABLE[ErrorCode.CANCELLED].exit_code
+
+
+@functools.cache
+def _add_rooms() -> None:
+    """Add the commands that have rooms of their own; these import this module's options, never the other way."""
+    from smartdj_agent.batch.cli import add_to
+
+    add_to(app)
 
 
 def _run(arguments: list[str], as_json: bool) -> int:

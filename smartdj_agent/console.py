@@ -80,6 +80,7 @@ class Screen:
         self._task: TaskID | None = None
         self._stack = contextlib.ExitStack()
         self._events = sys.stdout
+        self._device = ""
 
     def __enter__(self) -> Screen:
         self._events = sys.stdout
@@ -131,6 +132,11 @@ class Screen:
         """Show what is going on while nothing can be counted yet; only on a terminal."""
         if self.lively:
             self._bar(text, None)
+
+    def progress(self, description: str, fraction: float, details: str = "") -> None:
+        """Show how much of something is done, 0 to 1; only on a terminal."""
+        if self.lively:
+            self._bar(description, fraction, details)
 
     def rest(self) -> None:
         """Take the progress bar away, for example to ask a question."""
@@ -216,11 +222,12 @@ class Screen:
 
         if self.lively:
             self._title = f"{event.index + 1}/{event.count} {format_step(event.plan_step.step)}"
+            self._device = event.device
             self._bar(self._title, 0.0)
 
     def _show_Progress(self, event: Any) -> None:
         if self.lively:
-            details = " · ".join(part for part in (event.stage, _pace(event)) if part)
+            details = " · ".join(part for part in (event.stage, self._device, _pace(event)) if part)
             self._bar(getattr(self, "_title", "editing"), event.fraction, details)
 
     def _show_StepFinished(self, event: Any) -> None:

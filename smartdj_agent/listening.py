@@ -14,7 +14,7 @@ from smartdj_agent.audio import resample, to_stereo
 from smartdj_agent.events import Heard
 from smartdj_agent.models.listener import Listener
 from smartdj_agent.models.text import SentenceEncoder
-from smartdj_agent.separation import Mask, apply_mask, band_power, estimate_masks, window_starts
+from smartdj_agent.separation import HeardWindow, Mask, apply_mask, estimate_masks, hear_window, window_starts
 from smartdj_agent.spatial import measure_azimuth
 
 Result = TypeVar("Result")
@@ -22,6 +22,8 @@ Result = TypeVar("Result")
 MAX_SOUNDS = 5
 CANDIDATES = 16
 """How many of the likeliest names are tried as masks."""
+KEPT_WINDOWS = 12
+"""Windows (12 MB each) of a recording that are kept, so that none is heard twice."""
 SLOPE, OFFSET = 0.801, -0.349
 """Confidence = sigmoid(SLOPE·ln(score) + OFFSET), fitted on validation scenes by `python -m training.calibration`.
 
@@ -93,11 +95,14 @@ def rank(
     frames = stereo.shape[1] // hop + 1
     scores = np.zeros((len(labels), frames), np.float32)
     windows = window_starts(stereo.shape[1], rate)
+    kept: dict[int, HeardWindow] = {}
     for done, (start, stop) in enumerate(windows):
         yield done / (2 * len(windows))
-        wave = torch.from_numpy(np.ascontiguousarray(stereo[:, start:stop]))[None].to(device)
-        hearing = listener.hear(listener.spectrum(wave))
-        heard = torch.sigmoid(listener.presence_logits(listener.frame_embeddings(hearing), texts)[0]).cpu().numpy()
+        window = hear_window(listener, stereo[:, start:stop])
+        if len(windows) <= KEPT_WINDOWS:
+            kept[start] = window
+        frames_heard = listener.frame_embeddings(window.hearing)
+        heard = torch.sigmoid(listener.presence_logits(frames_heard, texts)[0]).cpu().numpy()
         first = start // hop
         span = slice(first, min(first + heard.shape[1], frames))
         scores[:, span] = np.maximum(scores[:, span], heard[:, : span.stop - span.start])
@@ -117,8 +122,9 @@ def rank(
         if not here:
             continue
         piece = stereo[:, start:stop]
-        masks = estimate_masks(listener, piece, vectors[here])
-        power = band_power(listener, piece)
+        window = kept[start] if start in kept else hear_window(listener, piece)
+        masks = estimate_masks(listener, window, vectors[here])
+        power = window.power.cpu().numpy()
         for index, mask in zip(here, masks, strict=True):
             taken = np.sqrt(mask.share * power).ravel()
             azimuth = None

@@ -217,6 +217,8 @@ class RunCollector:
         The recording before the first step.
     source_name, command, instruction, seed, mode, preset
         What the run was asked for; `instruction` and `plan` may be replaced while the run goes on.
+    machine, models
+        What does the work; None for this machine and the networks that are installed here.
     """
 
     def __init__(
@@ -229,12 +231,16 @@ class RunCollector:
         seed: int,
         mode: str,
         preset: str,
+        machine: str | None = None,
+        models: tuple[ModelFacts, ...] | None = None,
     ) -> None:
         self.instruction = instruction
         self.plan: Plan | None = None
         self._command = command
         self._source_name = source_name
         self._seed, self._mode, self._preset = seed, mode, preset
+        self._machine = machine or f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+        self._models = models
         self._source = audio
         self._current = audio
         self._picture: Picture | None = None
@@ -296,9 +302,9 @@ class RunCollector:
             preset=self._preset,
             editing_s=finished.seconds if finished else sum(step.seconds for step in self._steps),
             realtime_factor=finished.realtime_factor if finished else 0.0,
-            models=_models(self._preset),
+            models=_models(self._preset) if self._models is None else self._models,
             version=__version__,
-            machine=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+            machine=self._machine,
             created=time.strftime("%Y-%m-%d %H:%M:%S %z"),
         )
 

@@ -15,7 +15,7 @@ import scipy.fft
 import torch
 
 from smartdj_agent.audio import resample, to_stereo
-from smartdj_agent.models.listener import Listener
+from smartdj_agent.models.listener import Hearing, Listener
 
 WINDOW_S = 10.0
 OVERLAP_S = 1.0
@@ -76,39 +76,43 @@ def widen(active: np.ndarray, frames: int) -> np.ndarray:
     return full[frames : frames + len(active)] > 0
 
 
-def estimate_mask(listener: Listener, stereo: np.ndarray, vector: torch.Tensor) -> Mask:
-    """Ask the listener for one sound in at most one window of audio; see `estimate_masks`."""
-    (mask,) = estimate_masks(listener, stereo, vector[None])
-    return mask
+@dataclass(frozen=True)
+class HeardWindow:
+    """At most one window of audio after one pass of the listener; answers for any number of sounds.
+
+    Attributes
+    ----------
+    hearing
+        The pass.
+    power
+        Power per ear, band and frame, shape (2, bands, T).
+    """
+
+    hearing: Hearing
+    power: torch.Tensor
 
 
-def _spectrum(listener: Listener, stereo: np.ndarray) -> torch.Tensor:
+@torch.inference_mode()
+def hear_window(listener: Listener, stereo: np.ndarray) -> HeardWindow:
+    """Let the listener hear stereo (2, n) at its own rate, at most one window."""
     wave = torch.from_numpy(np.ascontiguousarray(stereo, np.float32))[None]
-    return listener.spectrum(wave.to(listener.logit_scale.device))
+    spectrum = listener.spectrum(wave.to(listener.logit_scale.device))
+    return HeardWindow(listener.hear(spectrum), listener.band_power(spectrum)[0])
 
 
 @torch.inference_mode()
-def band_power(listener: Listener, stereo: np.ndarray) -> np.ndarray:
-    """Power per ear, band and frame, shape (2, bands, T), of stereo (2, n) at the listener's rate."""
-    power: np.ndarray = listener.band_power(_spectrum(listener, stereo))[0].cpu().numpy()
-    return power
-
-
-@torch.inference_mode()
-def estimate_masks(listener: Listener, stereo: np.ndarray, vectors: torch.Tensor) -> list[Mask]:
-    """Ask the listener for several sounds in at most one window of audio.
+def estimate_masks(listener: Listener, window: HeardWindow, vectors: torch.Tensor) -> list[Mask]:
+    """Ask the listener for several sounds in a window.
 
     Parameters
     ----------
-    stereo
-        Shape (2, n), at the listener's rate.
+    window
+        See `hear_window`.
     vectors
         Sentence vectors of the sounds' names, shape (Q, text_width).
     """
-    spectrum = _spectrum(listener, stereo)
-    hearing = listener.hear(spectrum)
-    shares = torch.sigmoid(listener.mask_logits(hearing, vectors[None].to(spectrum.device))[0].float())
-    power = listener.band_power(spectrum)[0]
+    power = window.power
+    shares = torch.sigmoid(listener.mask_logits(window.hearing, vectors[None].to(power.device))[0].float())
     total = power.sum(dim=(0, 1))
     loud = total > total.max() * 10 ** (FLOOR_DB / 10)
     hold = round(HOLD_S * listener.config.sample_rate / listener.config.hop)
@@ -119,6 +123,12 @@ def estimate_masks(listener: Listener, stereo: np.ndarray, vectors: torch.Tensor
         loudest = torch.topk(fraction * loud, max(1, len(fraction) // 10)).values.mean()
         masks.append(Mask(share.cpu().numpy() * active, active, float(loudest) if active.any() else 0.0))
     return masks
+
+
+def estimate_mask(listener: Listener, stereo: np.ndarray, vector: torch.Tensor) -> Mask:
+    """Ask the listener for one sound in at most one window of audio; see `estimate_masks`."""
+    (mask,) = estimate_masks(listener, hear_window(listener, stereo), vector[None])
+    return mask
 
 
 def transform_size(sample_rate: int, listener: Listener) -> int:

@@ -97,7 +97,9 @@ class FakeAgent:
             yield StepPlanned(index, plan_step)
         yield PlanReady(plan, 0.5)
 
-    def apply(self, audio: Audio, plan: Plan, *, mode: str = "preserve", seed: int = 0) -> Iterator[Event]:
+    def apply(
+        self, audio: Audio, plan: Plan, *, mode: str = "preserve", seed: int = 0, done: int = 0
+    ) -> Iterator[Event]:
         """Carry the plan out by halving, muting or adding a tone in the middle half of the recording."""
         self.calls.append(f"apply {len(plan.enabled_steps())} {mode} {seed}")
         steps = plan.enabled_steps()
@@ -105,10 +107,10 @@ class FakeAgent:
         span = (start / audio.sample_rate, stop / audio.sample_rate)
         current = audio
         try:
-            for index, plan_step in enumerate(steps):
+            for index, plan_step in enumerate(steps[done:], start=done):
                 yield StepStarted(index, len(steps), plan_step, self.device)
-                for done in range(1, DENOISING_STEPS + 1):
-                    yield Progress(index, len(steps), done / DENOISING_STEPS, 1.5, 0.1, "denoising")
+                for fraction in range(1, DENOISING_STEPS + 1):
+                    yield Progress(index, len(steps), fraction / DENOISING_STEPS, 1.5, 0.1, "denoising")
                     time.sleep(self.slow_s)
                 samples = current.samples.copy()
                 if plan_step.step.operation is Operation.ADD:

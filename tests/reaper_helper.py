@@ -33,12 +33,11 @@ def install(folder: Path, *, networks: bool = False, slow_s: float = 0.0, body: 
 
 def main() -> int:
     sys.path.insert(0, str(ROOT / "tests"))
-    from tests.fake_agent import FakeAgent
-
     from smartdj_agent import cli
     from smartdj_agent.audio import Audio
     from smartdj_agent.events import Event
     from smartdj_agent.plan import Plan
+    from tests.fake_agent import FakeAgent
 
     def note(text: str) -> None:
         with open(os.environ["SMARTDJ_TEST_LOG"], "a", encoding="utf-8") as file:

@@ -20,10 +20,8 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"events", "listening", "wire", "wire_status"}),
     frozenset({"editor", "planner"}),
     frozenset({"agent"}),
-    frozenset(
-        {"cli", "client", "console", "doctor", "eventjson", "outputs", "reaper", "report", "report_page", "review"}
-        | {"server"}
-    ),
+    frozenset({"client", "console", "doctor", "eventjson", "outputs", "report", "report_page", "review"}),
+    frozenset({"batch", "cli", "reaper", "server"}),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 

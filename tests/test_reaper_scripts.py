@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests import reaper_helper
 import soundfile
-from tests.fake_reaper import FakeReaper, Project, Source, Take
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests import reaper_helper
+from tests.fake_reaper import FakeReaper, Project, Source, Take
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "integrations" / "reaper"

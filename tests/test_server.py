@@ -211,6 +211,16 @@ def test_a_review_can_be_decided_by_another_call(live: Live) -> None:
     assert (code, info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "JOB_ENDED")
 
 
+def test_many_decisions_at_once_are_one(live: Live) -> None:
+    job = submit(live, wav(), job_pb2.JobSpec(plan=TWO_STEPS, review=True))
+    calls = [live.jobs.ReviewJob.future(job_pb2.ReviewJobRequest(job_id=job.job_id)) for _ in range(8)]
+    for call in calls:
+        assert call.exception() is None or status_of(call.exception()).code == 9  # ended meanwhile
+    kinds = [event.WhichOneof("event") for event in watched(live, job.job_id)]
+    assert kinds.count("step_finished") == 2
+    assert kinds[-1] == "summary"
+
+
 def test_a_question_ends_the_plan(live: Live) -> None:
     header = edit_pb2.PlanRequest(header=edit_pb2.PlanHeader(instruction="unclear"))
     responses = list(live.edit.Plan(iter([header, edit_pb2.PlanRequest(data=wav())])))

@@ -6,12 +6,17 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from smartdj_agent.agent import Agent
+from smartdj_agent.audio import Audio
+from smartdj_agent.events import Finished, PlanReady
 from smartdj_agent.models.dit import EditDiT
-from smartdj_agent.server.batching import Gatherer
+from smartdj_agent.plan import make_plan
+from smartdj_agent.server.batching import Gatherer, SharingAgent
 
 LONG_S = 60.0
 """Longer than any test runs: who waits this long makes the test fail."""
@@ -188,3 +193,31 @@ def test_calls_are_made_in_the_callers_mode(inference: bool) -> None:
 
     together(gatherer, [work, work])
     assert seen == [inference]
+
+
+@pytest.mark.parametrize("mode", ["generate", "preserve"])
+def test_the_real_agent_serves_two_threads_at_once(mode: str) -> None:
+    rng = np.random.default_rng(0)
+    recordings = [Audio(rng.uniform(-0.3, 0.3, (2, 12_000)).astype(np.float32), 24_000) for _ in range(2)]
+    plan = make_plan(("turn down the volume of rain by 6 dB",))
+
+    def edited(agent: Agent | SharingAgent, audio: Audio) -> tuple[tuple[str, ...], np.ndarray]:
+        (ready,) = [event for event in agent.plan(audio, "remove the dog") if isinstance(event, PlanReady)]
+        if isinstance(agent, SharingAgent):
+            together.wait(60)
+        texts = tuple(str(plan_step.step) for plan_step in ready.plan.steps)
+        *_, finished = agent.apply(audio, plan, mode=mode, seed=1)
+        assert isinstance(finished, Finished)
+        return texts, finished.audio.samples
+
+    together = threading.Barrier(2)  # plans take their own time; edits shall meet
+    agent = Agent(device="cpu")
+    alone = [edited(agent, audio) for audio in recordings]
+    gatherer = Gatherer(2, LONG_S)
+    sharing = SharingAgent(agent, gatherer)
+    with ThreadPoolExecutor(2) as pool:
+        shared = list(pool.map(lambda audio: edited(sharing, audio), recordings))
+    for (plan_alone, sound_alone), (plan_shared, sound_shared) in zip(alone, shared, strict=True):
+        assert plan_shared == plan_alone
+        np.testing.assert_allclose(sound_shared, sound_alone, atol=1e-4)
+    assert gatherer.made < (0.75 if mode == "generate" else 1) * gatherer.calls

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -25,6 +26,9 @@ from smartdj_agent.server import blobs as blobs_module
 from smartdj_agent.server.blobs import KEEP_UPLOAD_S, BlobStore, Swept, Upload
 from smartdj_agent.server.store import JobRecord, JobState, StoredAudio
 from tests.data_folder import NOW_S, Folder, info, sha, wav
+
+EVERY = int(os.environ.get("SMARTDJ_TEST_KILL_EVERY", "13"))
+"""Every which line of blobs.py the crash test dies at; 1 takes two minutes."""
 
 
 @pytest.fixture
@@ -54,7 +58,7 @@ def test_an_upload_is_described_and_whole(folder: Folder) -> None:
 
 
 @given(seed=st.integers(0, 3), cuts=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 5000)), max_size=6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_an_upload_goes_on_at_any_offset_over_restarts(
     tmp_path_factory: pytest.TempPathFactory, seed: int, cuts: list[tuple[int, int]]
 ) -> None:
@@ -457,59 +461,86 @@ def test_the_sweep_takes_away_what_a_crash_left_and_nothing_else(folder: Folder)
     assert folder.store.audio(needed) is not None, "what was lost may come back"
 
 
-CRASHING = """
-import json, os, sys, threading
+class Journal:
+    """What a process says it has done, in words that survive it."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.uploaded: dict[str, int] = {}
+        self.gone: set[str] = set()
+
+    def read(self, lines: list[bytes]) -> None:
+        for line in lines:
+            if line.endswith(b"\n"):
+                word = json.loads(line)
+                if "job" in word:
+                    self.jobs[word["job"]] = word
+                elif "audio" in word:
+                    self.uploaded[word["audio"]] = word["number"]
+                else:
+                    self.gone.add(word["gone"])
+
+
+def one_job(folder: Folder, number: int, output: int) -> None:
+    """Upload a recording, edit it in two steps, delete every fifth job; telling each thing that is done."""
+
+    def tell(**what: Any) -> None:
+        os.write(output, (json.dumps(what) + "\n").encode())
+
+    data = wav(number)
+    with folder.blobs.begin(sha(data), len(data)) as upload:
+        for start in range(0, len(data), 1500):
+            upload.write(data[start : start + 1500])
+        upload.finish()
+    tell(audio=sha(data), number=number)
+    name = f"job{number}"
+    folder.job(name, source_sha256=sha(data))
+    tell(job=name, sequence=0, steps=0, state="queued")
+    steps: tuple[str, ...] = ()
+    for step in (1, 2):
+        out, exact = wav(number + 100_000 * step), wav(number + 100_000 * step + 50_000)
+        steps += (sha(out),)
+        folder.blobs.record(
+            name,
+            [f"{name} {step}.{i}".encode() for i in range(4)],
+            files=[(folder.make(out), info(out)), (folder.make(exact), info(exact))],
+            steps=steps,
+            resume_sha256=sha(exact),
+            state=JobState.RUNNING,
+        )
+        tell(job=name, sequence=4 * step, steps=step, state="running")
+    folder.blobs.record(name, [b"end"], state=JobState.SUCCEEDED, result_sha256=steps[-1])
+    tell(job=name, sequence=9, steps=2, state="succeeded")
+    if number % 5 == 0:
+        folder.store.delete_jobs([name])
+        folder.blobs.delete(steps)
+        tell(gone=name)
+
+
+ENDLESS = """
+import itertools, sys, threading
 from pathlib import Path
-from smartdj_agent.server.store import JobState
-from tests.data_folder import Folder, info, sha, wav
+from tests.test_server_blobs import Folder, one_job
 
 folder = Folder(Path(sys.argv[1]))
-first = int(sys.argv[2])
+numbers = itertools.count(int(sys.argv[2]))
 
-def tell(**what):
-    os.write(1, (json.dumps(what) + "\\n").encode())
+def work():
+    for number in numbers:
+        one_job(folder, number, 1)
 
-def work(thread):
-    for number in range(first + thread, first + 10_000, 2):
-        data = wav(number)
-        with folder.blobs.begin(sha(data), len(data)) as upload:
-            for start in range(0, len(data), 1500):
-                upload.write(data[start : start + 1500])
-            upload.finish()
-        tell(audio=sha(data))
-        name = f"job{number}"
-        folder.job(name, source_sha256=sha(data))
-        tell(job=name, sequence=0, steps=0, state="queued")
-        steps = ()
-        for step in (1, 2):
-            out, exact = wav(number + 100_000 * step), wav(number + 100_000 * step + 50_000)
-            steps += (sha(out),)
-            files = [(folder.make(out), info(out)), (folder.make(exact), info(exact))]
-            folder.blobs.record(name, [b"%s %d.%d" % (name.encode(), step, i) for i in range(4)], files=files,
-                                steps=steps, resume_sha256=sha(exact), state=JobState.RUNNING)
-            tell(job=name, sequence=4 * step, steps=step, state="running")
-        folder.blobs.record(name, [b"end"], state=JobState.SUCCEEDED, result_sha256=steps[-1])
-        tell(job=name, sequence=9, steps=2, state="succeeded")
-        if number % 5 == 0:
-            folder.store.delete_jobs([name])
-            folder.blobs.delete(steps)
-            tell(gone=name)
-
-threads = [threading.Thread(target=work, args=(n,)) for n in range(2)]
-[thread.start() for thread in threads]
+for _ in range(2):
+    threading.Thread(target=work).start()
 """
 
 
 def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_wrong(tmp_path: Path) -> None:
-    data_dir = tmp_path / "data"
-    told: dict[str, dict[str, Any]] = {}
-    uploaded: set[str] = set()
-    gone: set[str] = set()
+    journal = Journal()
     root = Path(__file__).parent.parent
     for round_number in range(5):
         dice = random.Random(round_number)
         child = subprocess.Popen(
-            [sys.executable, "-c", CRASHING, str(data_dir), str(round_number * 10_000)],
+            [sys.executable, "-c", ENDLESS, str(tmp_path / "data"), str(round_number * 10_000)],
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(root)},
         )
@@ -519,45 +550,90 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_wrong(tmp_path: Pat
         child.kill()
         lines += child.stdout.readlines()
         assert child.wait() == -9, "it must have been at work until then"
-        for line in lines:
-            if line.endswith(b"\n"):
-                word = json.loads(line)
-                if "job" in word:
-                    told[word["job"]] = word
-                elif "audio" in word:
-                    uploaded.add(word["audio"])
-                else:
-                    gone.add(word["gone"])
-
-        with sqlite3.connect(data_dir / "jobs.db") as connection:
-            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
-        connection.close()
-        folder = Folder(data_dir)
-        swept = folder.blobs.sweep()
-        assert swept.rows == 0, "a row always means a whole file"
-        assert folder.blobs.sweep() == Swept()
-        check_after_crash(folder, told, uploaded, gone)
-        folder.close()
-    assert len(told) > 10
+        child.stdout.close()
+        journal.read(lines)
+        check_after_crash(tmp_path / "data", journal)
+    assert len(journal.jobs) > 10
 
 
-def check_after_crash(folder: Folder, told: dict[str, dict[str, Any]], uploaded: set[str], gone: set[str]) -> None:
+def lines_until_killed(path: Path, kill_at: int) -> tuple[int, list[bytes]]:
+    """Do one job in a process that kills itself before the `kill_at`-th line of blobs.py; returns lines and words."""
+    incoming, output = os.pipe()
+    done, counted = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            count = 0
+
+            def trace(frame: Any, event: str, _: Any) -> Any:
+                nonlocal count
+                if frame.f_code.co_filename != blobs_module.__file__:
+                    return None
+                if event == "line":
+                    count += 1
+                    if count == kill_at:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                return trace
+
+            folder = Folder(path)
+            sys.settrace(trace)
+            one_job(folder, 0, output)
+            sys.settrace(None)
+            os.write(counted, str(count).encode())
+        finally:
+            os._exit(0)
+    os.close(output)
+    os.close(counted)
+    os.waitpid(child, 0)
+    with os.fdopen(incoming, "rb") as words, os.fdopen(done, "rb") as lines:
+        return int(lines.read() or 0), words.readlines()
+
+
+def test_killed_before_each_line_in_turn_nothing_is_lost_and_nothing_is_wrong(tmp_path: Path) -> None:
+    total, words = lines_until_killed(tmp_path / "whole", 0)
+    assert total > 100
+    assert len(words) == 6
+    said = set()
+    for kill_at in range(1, total + 1, EVERY):
+        path = tmp_path / str(kill_at)
+        journal = Journal()
+        count, words = lines_until_killed(path, kill_at)
+        assert count == 0, "it was killed"
+        said.add(len(words))
+        journal.read(words)
+        check_after_crash(path, journal)
+        shutil.rmtree(path)
+    assert said >= {0, 2, 3, 4, 5}
+
+
+def check_after_crash(data_dir: Path, journal: Journal) -> None:
+    with sqlite3.connect(data_dir / "jobs.db") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    connection.close()
+    folder = Folder(data_dir)
+    swept = folder.blobs.sweep()
+    assert swept.rows == 0, "a row always means a whole file"
+    assert folder.blobs.sweep() == Swept()
+
     sizes = folder.store.audio_sizes()
-    assert uploaded <= sizes.keys(), "what was uploaded is there"
-    whole = [path for path in (folder.path / "audio").rglob("*") if path.is_file()]
+    assert journal.uploaded.keys() <= sizes.keys(), "what was uploaded is there"
+    whole = [path for path in (data_dir / "audio").rglob("*") if path.is_file()]
     assert {path.name for path in whole} == sizes.keys(), "files and rows agree"
     for path in whole:
         assert sha(path.read_bytes()) == path.name
-    assert list((folder.path / "tmp").iterdir()) == []
-    for part in (folder.path / "uploads").iterdir():
-        content = part.read_bytes()
-        sent = {number: wav(number) for number in range(50_000) if number % 10_000 < 100}
-        assert [n for n, data in sent.items() if data.startswith(content) and sha(data) == part.name.split("-")[0]]
+    assert list((data_dir / "tmp").iterdir()) == []
+    parts = list((data_dir / "uploads").iterdir())
+    if parts:
+        begun = {0, *(number + ahead for number in journal.uploaded.values() for ahead in range(3))}
+        begun |= {round_number * 10_000 + ahead for round_number in range(5) for ahead in range(2)}
+        sent = {sha(wav(number)): wav(number) for number in begun}
+        for path in parts:
+            assert sent[path.name.split("-")[0]].startswith(path.read_bytes())
 
     order = list(JobState)
-    for name, word in told.items():
-        if name in gone:
+    for name, word in journal.jobs.items():
+        if name in journal.gone:
             with pytest.raises(SmartDJError):
                 folder.store.get(name)
             continue
@@ -576,3 +652,4 @@ def check_after_crash(folder: Folder, told: dict[str, dict[str, Any]], uploaded:
         expected = [f"{name} {step}.{i}".encode() for step in (1, 2) for i in range(4)] + [b"end"]
         assert events == list(enumerate(expected, 1))[: record.last_sequence]
         assert record.last_sequence == {0: 0, 1: 4, 2: 9 if record.state.ended else 8}[len(record.steps)]
+    folder.close()

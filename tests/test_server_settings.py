@@ -150,7 +150,6 @@ def test_typing_errors_get_a_suggestion(tmp_path: Path) -> None:
         ("devices", '["cpu", "cpu"]'),
         ("devices", '[""]'),
         ("preset", "1979-05-27"),
-        ("progress", '"perhaps"'),
     ],
 )
 def test_a_bad_value_is_named_with_its_origin(tmp_path: Path, name: str, text: str) -> None:
@@ -231,7 +230,6 @@ NAME = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0/
             "drain_s": st.floats(0, allow_nan=False, allow_infinity=False),
             "max_store_bytes": st.integers(1, 2**80),
             "metrics_port": st.none() | st.integers(0, 65535),
-            "progress": st.booleans(),
         },
     )
 )

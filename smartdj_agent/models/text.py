@@ -16,6 +16,11 @@ from torch import Tensor, nn
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
 
+BATCH = 8
+"""Texts per batch of `SentenceEncoder.vectors`, always filled up to."""
+KEPT_VECTORS = 4096
+"""Vectors that are remembered: the vocabularies with room to spare, but not every text that ever came."""
+
 
 class TextEncoder(Protocol):
     """What the editor asks of a text encoder."""
@@ -83,15 +88,37 @@ class SentenceEncoder(nn.Module):
 
     @torch.no_grad()
     def vectors(self, texts: Sequence[str]) -> Tensor:
-        """Return one unit vector per text, shape (B, 384); vectors of texts seen before come from memory."""
-        missing = sorted({text for text in texts if text not in self._vectors})
-        for start in range(0, len(missing), 64):
-            part = missing[start : start + 64]
-            hidden, mask = self.states(part)
-            pooled = hidden.sum(1) / mask.sum(1, keepdim=True)
-            for text, vector in zip(part, nn.functional.normalize(pooled, dim=-1), strict=True):
-                self._vectors[text] = vector.clone()
-        return torch.stack([self._vectors[text] for text in texts])
+        """Return one unit vector per text, shape (B, 384); vectors of texts seen before come from memory.
+
+        A text's vector is the same to the last bit whatever other texts are asked for with it or were before: its batch
+        has a shape that depends on its own length only.
+        """
+        wanted = list(dict.fromkeys(texts))
+        found = {text: self._vectors.pop(text) for text in wanted if text in self._vectors}
+        groups: dict[int, list[str]] = {}
+        missing = [text for text in wanted if text not in found]
+        lengths = [len(ids) for ids in self.tokenizer(missing).input_ids] if missing else []
+        for text, length in zip(missing, lengths, strict=True):
+            size = next((size for size in (8, 16, 32) if length <= size), self.max_tokens)
+            groups.setdefault(size, []).append(text)
+        for size, group in groups.items():
+            for start in range(0, len(group), BATCH):
+                part = group[start : start + BATCH]
+                hidden, mask = self._padded([*part, *[""] * (BATCH - len(part))], size)
+                pooled = hidden.sum(1) / mask.sum(1, keepdim=True)
+                for text, vector in zip(part, nn.functional.normalize(pooled, dim=-1), strict=False):
+                    found[text] = vector.clone()
+        self._vectors.update(found)  # the last used last
+        while len(self._vectors) > max(KEPT_VECTORS, len(wanted)):
+            del self._vectors[next(iter(self._vectors))]
+        return torch.stack([found[text] for text in texts])
+
+    def _padded(self, texts: list[str], length: int) -> tuple[Tensor, Tensor]:
+        batch = self.tokenizer(
+            texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        ).to(self.model.device)
+        mask = batch["attention_mask"].bool()
+        return self.model(**batch).last_hidden_state * mask[..., None], mask
 
 
 class T5Encoder(nn.Module):

@@ -9,7 +9,7 @@ belongs to one job: the script makes it, writes ``job.json``, starts the helper,
      "instruction": "make it rain",            for all items that have neither one of their own nor a plan
      "review": true,                           wait for plan.json before anything is carried out
      "seed": 0, "mode": "preserve", "preset": "small", "device": "auto",
-     "server": "", "token_file": "",           HOST:PORT of a server that does the work; empty: this computer does
+     "server": "", "token_file": "", "tls_ca": "",       HOST:PORT of a server that does the work; empty: this computer does
      "watch": {"stdin": true, "pid": 4711, "heartbeat_s": 900},     all optional, see below
      "items": [{"id": "i1", "name": "walk",    name: of the take, goes into file names
                 "path": "/abs/walk.wav", "start_frame": 48000, "frames": 96000, "sample_rate": 48000,
@@ -125,6 +125,7 @@ class JobRequest:
     device: str = "auto"
     server: str = ""
     token_file: str = ""
+    tls_ca: str = ""
     watch_stdin: bool = False
     watch_pid: int = 0
     heartbeat_s: float = 0.0
@@ -171,6 +172,7 @@ def read_request(folder: Path) -> JobRequest:
         device=_choice(document.take("device", str, "auto"), ("auto", "cpu", "cuda"), "job.device"),
         server=document.take("server", str, "").strip(),
         token_file=document.take("token_file", str, "").strip(),
+        tls_ca=document.take("tls_ca", str, "").strip(),
         watch_stdin=watch.take("stdin", bool, False),
         watch_pid=watch.take("pid", int, 0),
         heartbeat_s=watch.take("heartbeat_s", float, 0.0),

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -88,8 +89,8 @@ class Gatherer:
         """Replace methods by ones that gather.
 
         Every tensor among the arguments needs the batch as its first axis; calls for which that isn't so are made
-        alone. Other arguments need to be equal for calls to be joined. Results are tensors, or tuples and lists of
-        them.
+        alone. Other arguments need to be equal for calls to be joined. Results are tensors, or tuples, lists and
+        dataclasses of them.
         """
         for name in methods:
             setattr(owner, name, functools.partial(self.call, getattr(owner, name)))
@@ -169,6 +170,17 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, dict):
         for item in value.values():
             yield from _tensors(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from _tensors(_parts(value))
+
+
+def _named(value: Any, parts: Sequence[Any]) -> dict[str, Any]:
+    return {item.name: part for item, part in zip(fields(value), parts, strict=True)}
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    """Return what a dataclass such as `Hearing` holds."""
+    return tuple(getattr(value, item.name) for item in fields(value))
 
 
 def _batch_size(values: Any) -> int:
@@ -185,6 +197,8 @@ def _kind(value: Any) -> Hashable:
         return (type(value), *map(_kind, value))
     if isinstance(value, dict):
         return (dict, *((name, _kind(item)) for name, item in value.items()))
+    if is_dataclass(value) and not isinstance(value, type):
+        return (type(value), *map(_kind, _parts(value)))
     return cast(Hashable, value) if value.__hash__ is not None else id(value)
 
 
@@ -196,6 +210,8 @@ def _joined(values: Sequence[Any]) -> Any:
         return type(first)(_joined(items) for items in zip(*values, strict=True))
     if isinstance(first, dict):
         return {name: _joined([value[name] for value in values]) for name in first}
+    if is_dataclass(first) and not isinstance(first, type):
+        return replace(first, **_named(first, _joined([_parts(value) for value in values])))
     return first
 
 
@@ -204,6 +220,8 @@ def _parted(value: Any, sizes: list[int]) -> list[Any]:
         return list(value.split(sizes))
     if isinstance(value, tuple | list):
         return [type(value)(items) for items in zip(*(_parted(item, sizes) for item in value), strict=True)]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [replace(value, **_named(value, parts)) for parts in _parted(_parts(value), sizes)]
     raise TypeError(f"a shared call returned {type(value).__name__}: only tensors can be parted")
 
 
@@ -225,6 +243,7 @@ class SharingAgent:
         editor = agent.editor
         gatherer.share(editor.dit, "forward")
         gatherer.share(editor.codec, "encode_stereo", "decode_stereo")
+        gatherer.share(editor.listener, "hear", "mask_logits")
         # Fast tokenizers refuse a second thread while they set up padding.
         lock = threading.RLock()  # vectors asks for states
         for encoder in {id(item): item for item in (editor.encoder, editor.text)}.values():

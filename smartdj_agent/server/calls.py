@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -27,6 +28,9 @@ from smartdj_agent.wire_status import STATUS_KEY, to_status
 REQUEST_ID_KEY: Final = "x-request-id"
 CLIENT_ID_KEY: Final = "x-client-id"
 HEALTH: Final = "/grpc.health.v1.Health/"
+
+IDLE_S: Final = 0.1
+DRAIN_S: Final = 2.0
 
 _LOGGER = logging.getLogger(__name__)
 _SANE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -56,6 +60,14 @@ class Call:
     method: str
     request_id: str
     client: str
+
+
+class _Drain(Enum):
+    """When to read on what a client is still sending, after its handler is done."""
+
+    NEVER = auto()
+    ON_ERROR = auto()
+    ALWAYS = auto()
 
 
 _call: ContextVar[Call] = ContextVar("call")
@@ -110,7 +122,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self, method: str, metadata: _Pairs, refuse: Callable[[_Context], Awaitable[None]]
     ) -> grpc.RpcMethodHandler[Any, Any]:
         async def respond(requests: object, context: _Context) -> None:
-            await self._watched(lambda: refuse(context), method, metadata, "", context)
+            await self._watched(lambda: refuse(context), method, metadata, "", context, _Drain.ON_ERROR)
 
         # Of this kind for every method: it doesn't wait for a message before it answers.
         return grpc.stream_stream_rpc_method_handler(respond)
@@ -137,7 +149,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     raise request
                 return await inner(request, context)
 
-            return await self._watched(work, method, metadata, owner, context)
+            # An upload of what is there already succeeds while it is being sent.
+            drain = _Drain.ALWAYS if handler.request_streaming else _Drain.NEVER
+            return await self._watched(work, method, metadata, owner, context, drain)
 
         async def respond_stream(request: Any, context: _Context) -> None:
             async def work() -> None:
@@ -152,7 +166,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     async for response in responses:
                         await context.write(response)
 
-            await self._watched(work, method, metadata, owner, context)
+            drain = _Drain.ON_ERROR if handler.request_streaming else _Drain.NEVER
+            await self._watched(work, method, metadata, owner, context, drain)
 
         wrapped: grpc.RpcMethodHandler[Any, Any] = make(
             respond_stream if handler.response_streaming else respond,
@@ -162,7 +177,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     async def _watched(
-        self, work: Callable[[], Awaitable[Any]], method: str, metadata: _Pairs, owner: str, context: _Context
+        self,
+        work: Callable[[], Awaitable[Any]],
+        method: str,
+        metadata: _Pairs,
+        owner: str,
+        context: _Context,
+        drain: _Drain,
     ) -> Any:
         call = Call(method, _request_id(metadata), _client(owner, metadata, context))
         trailing = ((REQUEST_ID_KEY, call.request_id),)
@@ -194,6 +215,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 if reason:
                     values["reason"] = reason
                 _LOGGER.log(_level(method, code), "call", extra=values)
+        if drain is not _Drain.NEVER and (isinstance(outcome, SmartDJError) or drain is _Drain.ALWAYS):
+            await _let_finish_sending(context)
         if isinstance(outcome, SmartDJError):
             status = to_status(outcome)
             details = (STATUS_KEY, status.SerializeToString())
@@ -216,6 +239,25 @@ async def _outcome(work: Callable[[], Awaitable[Any]], call: Call) -> Any:
             "the server failed unexpectedly",
             f"This is a fault of the server; its log has the details under request {call.request_id}.",
         )
+
+
+async def _let_finish_sending(context: _Context) -> None:
+    """Read on, for a moment, what a client is just sending, so that it hears how its call ended.
+
+    A client of Python's grpc.aio that is sending while its call ends reports an internal error of its own instead of
+    the status that it got. One that waits for answers isn't sending: it is kept waiting for `IDLE_S` only.
+    """
+    deadline = time.monotonic() + DRAIN_S
+    while time.monotonic() < deadline:
+        reading = asyncio.ensure_future(context.read())
+        try:
+            done, _ = await asyncio.wait([reading], timeout=IDLE_S)
+            if not done or reading.result() is grpc.aio.EOF:
+                return
+        except (grpc.aio.BaseError, SmartDJError):  # the client has gone, or sends what can't be decoded
+            return
+        finally:
+            reading.cancel()
 
 
 def _returning(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
@@ -270,6 +312,7 @@ def _raise(error: SmartDJError) -> Callable[[_Context], Awaitable[None]]:
 
 
 async def _no_such_method(context: _Context) -> None:
+    await _let_finish_sending(context)
     # The bare code: tools try one version of a service after another by it.
     await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this server has no such method")
 
@@ -315,8 +358,9 @@ def _code(given: Any, default: grpc.StatusCode) -> grpc.StatusCode:
 
 
 def _time_is_left(context: _Context) -> bool:
+    # The client's clock rings first, and its cancellation may arrive a moment before ours rings.
     left = context.time_remaining()
-    return left is None or left > 0
+    return left is None or left > 0.1
 
 
 def _level(method: str, code: grpc.StatusCode) -> int:

@@ -52,9 +52,6 @@ def serve(
     log_level: Annotated[str | None, _setting("debug, info, warning or error. [info]")] = None,
     log_format: Annotated[str | None, _setting("text or json. [text]")] = None,
     drain_s: Annotated[float | None, _setting("How long running steps may take to finish at a stop, seconds.")] = None,
-    progress: Annotated[
-        bool | None, typer.Option("--progress/--no-progress", help="Tell clients the progress within steps.")
-    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="TOML", help="Configuration file; SMARTDJ_SERVE_CONFIG.")
     ] = None,

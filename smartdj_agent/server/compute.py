@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -389,16 +390,18 @@ class _Session:
 
     def listen(self) -> None:
         """Take in tasks and cancels; never returns: ends the process when the server is gone."""
-        while True:
-            try:
+        try:
+            while True:
                 kind, content = self.pipe.receive()
-            except EOFError:
-                os._exit(0)
-            if kind == "task":
-                self.stops[content.task_id] = threading.Event()
-                self.tasks.put(content)
-            elif content in self.stops:
-                self.stops[content].set()
+                if kind == "task":
+                    self.stops[content.task_id] = threading.Event()
+                    self.tasks.put(content)
+                elif (stop := self.stops.get(content)) is not None:
+                    stop.set()
+        except EOFError:
+            os._exit(0)
+        finally:  # deaf, this process would be of no use and outlive the server
+            os._exit(1)
 
     def tell(self, kind: Literal["ready", "broken", "report", "log"], content: Any) -> None:
         try:
@@ -501,6 +504,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward(session)])
     logging.getLogger("smartdj_agent").setLevel(logging.INFO)
     logging.captureWarnings(True)
+    warnings.simplefilter("ignore", FutureWarning)  # what libraries tell their own developers
     threading.Thread(target=session.listen, name="tasks", daemon=True).start()
     try:
         module, _, function = settings["agent"].partition(":")

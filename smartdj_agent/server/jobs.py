@@ -25,6 +25,7 @@ from google.rpc.status_pb2 import Status
 
 from smartdj.v1 import audio_pb2, event_pb2, job_pb2, step_pb2
 from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.server import logs
 from smartdj_agent.server.blobs import BlobStore
 from smartdj_agent.server.metrics import Metrics
 from smartdj_agent.server.queue import FairQueue
@@ -78,6 +79,7 @@ class _Live:
     cancelled: bool = False
     parked: bool = False
     queued_at: float = 0.0
+    deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def tell(self) -> None:
         for watcher in self.watchers:
@@ -295,11 +297,15 @@ class JobManager:
         if changed is not None:
             changed = plan_to_proto(check_plan(changed))
         live = self._live.get(job_id)
-        if live is None or live.cancelled:
-            record = await self.get(job_id)
-            raise SmartDJError(
-                ErrorCode.JOB_ENDED, f"job {job_id} is {record.state.value} already", "Start another job with the plan."
-            )
+        if live is None:
+            raise _ended(await self.get(job_id))
+        async with live.deciding:  # of two decisions at a time, the second must see the first
+            return await self._decide(live, changed)
+
+    async def _decide(self, live: _Live, changed: step_pb2.Plan | None) -> JobRecord:
+        job_id = live.record.job_id
+        if live.cancelled or live.record.state.ended:
+            raise _ended(live.record)
         if live.record.accepted:
             if changed is None or changed.SerializeToString(deterministic=True) == live.record.plan:
                 return live.record
@@ -387,6 +393,10 @@ class JobManager:
         finally:
             live.watchers.discard(changed)
 
+    async def told(self, job_id: str) -> None:
+        """Note that a client has a job's last event."""
+        await self.db(self.store.mark_told, job_id, time.time())
+
     def remark(self, job_id: str, event: event_pb2.JobEvent) -> None:
         """Tell who watches a job something that is not kept."""
         if (live := self._live.get(job_id)) is not None:
@@ -410,9 +420,9 @@ class JobManager:
     async def describe_all(self, records: Sequence[JobRecord]) -> list[job_pb2.Job]:
         """Return jobs as messages."""
         named = {sha for item in records for sha in (item.source_sha256, *item.steps, item.result_sha256) if sha}
-        found = await self.db(lambda: {sha: self.store.audio(sha) for sha in named})
+        found = await self.db(self.store.audios, named)
         # Old recordings may be deleted; their names stay.
-        infos = {sha: audio_info(s) if s else audio_pb2.AudioInfo(sha256=sha) for sha, s in found.items()}
+        infos = {sha: audio_info(found[sha]) if sha in found else audio_pb2.AudioInfo(sha256=sha) for sha in named}
         return [_describe(record, infos) for record in records]
 
     # --- work ---
@@ -428,7 +438,7 @@ class JobManager:
         self.remark(live.record.job_id, event_pb2.JobEvent(queued=event_pb2.QueuedEvent(position=position)))
         self.metrics.set_queue_length(len(self.queue))
         async with self._arrived:
-            self._arrived.notify()
+            self._arrived.notify_all()
 
     def _can_work(self, worker: Worker) -> bool:
         """Whether a worker takes jobs: once it is ready, or, where none is, to tell their clients why not."""
@@ -457,11 +467,12 @@ class JobManager:
             live = self._live.get(job_id or "")
             if live is None:
                 continue
-            try:
-                await self._work(live, worker)
-            except Exception as error:
-                log.exception("job %s failed inside the server", live.record.job_id)
-                await self._end(live, JobState.FAILED, internal(error))
+            with logs.bound(job_id=live.record.job_id):
+                try:
+                    await self._work(live, worker)
+                except Exception as error:
+                    log.exception("the job failed inside the server")
+                    await self._end(live, JobState.FAILED, internal(error))
 
     async def _work(self, live: _Live, worker: Worker) -> None:
         """Run a job's phases until it ends, waits for review or is parked."""
@@ -602,7 +613,7 @@ class JobManager:
                 return  # `_work` puts it back into the queue's state
             await self._end(live, JobState.CANCELLED, cancelled())
         elif error.code is ErrorCode.WORKER_CRASHED and live.record.attempts < MAX_ATTEMPTS and not live.cancelled:
-            log.warning("job %s: the worker died, trying again", live.record.job_id)
+            log.warning("the worker died, trying again")
             await self._change(live, attempts=live.record.attempts + 1)
         else:
             await self._end(live, JobState.FAILED, error)
@@ -729,6 +740,13 @@ def internal(error: Exception) -> SmartDJError:
         ErrorCode.INTERNAL,
         f"the server failed ({type(error).__name__})",
         "The server's log has the details; please report it.",
+    )
+
+
+def _ended(record: JobRecord) -> SmartDJError:
+    state = record.state.value if record.state.ended else JobState.CANCELLED.value
+    return SmartDJError(
+        ErrorCode.JOB_ENDED, f"job {record.job_id} is {state} already", "Start another job with the plan."
     )
 
 

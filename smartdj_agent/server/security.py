@@ -483,11 +483,14 @@ def _below(path: str, roots: Sequence[Path], *, named: str = "") -> tuple[Path, 
         raise SmartDJError(ErrorCode.USAGE, f"{shown} is no path", hint)
     if not os.path.isabs(named):
         raise SmartDJError(ErrorCode.USAGE, f"the path {shown} is relative", "Give the full path, from the root on.")
-    resolved = Path(os.path.realpath(path))
-    for root in roots:
-        real = Path(os.path.realpath(root))
-        if resolved.is_relative_to(real) and not _in_system_folder(resolved, real):
-            return real, resolved.relative_to(real).parts
+    try:
+        resolved = Path(os.path.realpath(path))
+        for root in roots:
+            real = Path(os.path.realpath(root))
+            if resolved.is_relative_to(real) and not _in_system_folder(resolved, real):
+                return real, resolved.relative_to(real).parts
+    except OSError:  # a link on the way went away while it was followed
+        pass
     raise SmartDJError(
         ErrorCode.PATH_FORBIDDEN,
         f"{shown} is not under a folder that this server allows",

@@ -143,8 +143,9 @@ async def serving(configuration: Configuration, *, agent: str = REAL_AGENT) -> A
             slots=settings.max_batch,
         )
         holder.jobs = jobs
+        holder.calls = CallInterceptor(metrics, tokens)
         server = grpc.aio.server(
-            interceptors=[CallInterceptor(metrics, tokens)],
+            interceptors=[holder.calls],
             maximum_concurrent_rpcs=MAX_CALLS,
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -155,7 +156,7 @@ async def serving(configuration: Configuration, *, agent: str = REAL_AGENT) -> A
                 ("grpc.so_reuseport", 0),
             ],
         )
-        sources = Sources(blobs, store, holder.settings)
+        sources = Sources(blobs, store, holder.settings, metrics)
         edit_pb2_grpc.add_EditServiceServicer_to_server(EditService(jobs, sources), server)
         audio_pb2_grpc.add_AudioServiceServicer_to_server(AudioService(sources), server)
         job_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs, sources), server)
@@ -259,16 +260,22 @@ class _Holder:
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
         self.jobs: JobManager | None = None
+        self.calls: CallInterceptor | None = None
 
     def settings(self) -> Settings:
         return self.configuration.settings
 
     def reload(self) -> tuple[list[str], list[str]]:
         reloaded = configuration_of.reload(self.configuration)
+        # A new token counts from now on; a file that has become wrong changes nothing.
+        token_file = reloaded.configuration.settings.token_file
+        tokens = load_tokens(token_file) if token_file is not None else None
         self.configuration = reloaded.configuration
         settings = self.settings()
         if "log_level" in reloaded.applied:
             logs.configure(settings.log_level, settings.log_format)
+        if self.calls is not None:
+            self.calls.tokens = tokens
         if self.jobs is not None:
             self.jobs.queue.limit = settings.max_queue
             self.jobs.queue.limit_per_client = settings.max_queue_per_client

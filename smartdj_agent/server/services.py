@@ -33,6 +33,7 @@ from smartdj_agent.plan import MAX_STEPS, PlanStep
 from smartdj_agent.server.blobs import BlobStore
 from smartdj_agent.server.calls import current_call
 from smartdj_agent.server.jobs import JobManager, audio_info, check_plan, states_from_proto
+from smartdj_agent.server.metrics import Metrics
 from smartdj_agent.server.security import create_under_roots, resolve_under_roots
 from smartdj_agent.server.settings import Settings
 from smartdj_agent.server.store import JobRecord, JobStore, StoredAudio
@@ -58,9 +59,14 @@ class Sources:
         What the server has.
     settings
         Called for the settings of the moment: allowed roots may be reloaded.
+    metrics
+        Where bytes are counted.
     """
 
-    def __init__(self, blobs: BlobStore, store: JobStore, settings: Callable[[], Settings]) -> None:
+    def __init__(
+        self, blobs: BlobStore, store: JobStore, settings: Callable[[], Settings], metrics: Metrics
+    ) -> None:
+        self.metrics = metrics
         self.blobs = blobs
         self.store = store
         self.settings = settings
@@ -143,7 +149,8 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
             async with aclosing(self.jobs.watch(record.job_id)) as events:
                 async for event in events:
                     yield edit_pb2.PlanResponse(event=event)
-                    raise_failure(event)
+                    await self._raise_failure(event)
+                await self.jobs.told(record.job_id)
         except (asyncio.CancelledError, GeneratorExit):
             await asyncio.shield(self.jobs.cancel(record.job_id))
             raise
@@ -229,6 +236,7 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
                         coming.cancel()
                         await asyncio.gather(coming, return_exceptions=True)
                 if event is None:
+                    await self.jobs.told(record.job_id)
                     return
                 yield edit_pb2.EditResponse(event=event)
                 if event.WhichOneof("event") == "step_finished":
@@ -239,9 +247,15 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
                     ):
                         async for chunk in self._chunks(step.audio, step.index):
                             yield edit_pb2.EditResponse(audio=chunk)
-                raise_failure(event)
+                await self._raise_failure(event)
         finally:
             await events.aclose()
+
+    async def _raise_failure(self, event: event_pb2.JobEvent) -> None:
+        """End a call with its job's error, once the event is sent."""
+        if event.WhichOneof("event") == "failed":
+            await self.jobs.told(event.job_id)
+            raise from_status(event.failed.error)
 
     async def _listen(self, stream: Stream, job_id: str) -> None:
         """Do what the client says while its job runs."""
@@ -279,7 +293,7 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
             while (message := await stream.next()) is not None:
                 match message.WhichOneof("payload"):
                     case "data":
-                        check_chunk(message.data)
+                        self.sources.metrics.received(check_chunk(message.data))
                         await asyncio.to_thread(upload.write, message.data)
                     case "audio_end":
                         sha256 = message.audio_end.sha256
@@ -303,6 +317,7 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
 
     async def _chunks(self, info: audio_pb2.AudioInfo, index: int) -> AsyncIterator[edit_pb2.AudioChunk]:
         async for offset, data in read_chunks(self.sources.blobs, info.sha256, 0):
+            self.sources.metrics.sent(len(data))
             end = offset + len(data)
             yield edit_pb2.AudioChunk(
                 sha256=info.sha256, step_index=index, offset_bytes=offset, data=data, last=end == info.size_bytes
@@ -333,7 +348,7 @@ class AudioService(audio_pb2_grpc.AudioServiceServicer):
             while (message := await stream.next()) is not None:
                 if message.WhichOneof("payload") != "data":
                     raise out_of_order("after the header come data")
-                check_chunk(message.data)
+                self.sources.metrics.received(check_chunk(message.data))
                 await asyncio.to_thread(upload.write, message.data)
             return audio_pb2.UploadResponse(audio=audio_info(await asyncio.to_thread(upload.finish)))
         finally:
@@ -363,6 +378,7 @@ class AudioService(audio_pb2_grpc.AudioServiceServicer):
             )
         yield audio_pb2.DownloadResponse(audio=audio_info(stored))
         async for _, data in read_chunks(self.blobs, stored.sha256, request.offset_bytes):
+            self.sources.metrics.sent(len(data))
             yield audio_pb2.DownloadResponse(data=data)
         await asyncio.to_thread(self.sources.fetched, stored.sha256)
 
@@ -430,6 +446,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         async with aclosing(self.jobs.watch(request.job_id, request.after_sequence)) as events:
             async for event in events:
                 yield job_pb2.WatchJobResponse(event=event)
+        await self.jobs.told(request.job_id)
 
     async def ReviewJob(self, request: job_pb2.ReviewJobRequest, context: Context) -> job_pb2.ReviewJobResponse:
         """Accept or change a plan."""
@@ -689,15 +706,3 @@ def out_of_order(rule: str) -> SmartDJError:
     """What a client is told that sends messages in a wrong order."""
     hint = "See the comments in protos/smartdj/v1."
     return SmartDJError(ErrorCode.USAGE, f"unexpected message: {rule}", hint, "payload")
-
-
-def raise_failure(event: event_pb2.JobEvent) -> None:
-    """End a call with its job's error, once the event is sent.
-
-    Raises
-    ------
-    SmartDJError
-        Where the event says that the job failed.
-    """
-    if event.WhichOneof("event") == "failed":
-        raise from_status(event.failed.error)

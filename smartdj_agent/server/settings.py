@@ -83,13 +83,12 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line to log")
     log_format: Literal["text", "json"] = Field("text", description="lines for people or for programs")
     drain_s: float = Field(30.0, ge=0, description="how long running steps may take to finish at a stop, seconds")
-    progress: bool = Field(True, description="whether clients get progress within steps, not only steps")
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_yes_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         # pydantic takes true for 1, which is never meant.
-        if isinstance(value, bool) and info.field_name != "progress":
+        if isinstance(value, bool):
             raise ValueError("can't be true or false")
         return value
 
@@ -146,7 +145,6 @@ LIVE: Final = frozenset(
         "max_queue",
         "max_queue_per_client",
         "max_store_bytes",
-        "progress",
     }
 )
 """Settings that a running server can change; all others need a restart."""

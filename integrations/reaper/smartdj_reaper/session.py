@@ -277,6 +277,7 @@ class Session:
             "device": state("device") or "auto",
             "server": state("server"),
             "token_file": state("token_file"),
+            "tls_ca": state("tls_ca"),
             "items": items,
         }
 

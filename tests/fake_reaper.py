@@ -593,7 +593,9 @@ class FakeReaper:
         found = self._in("PCM_source*", source)
         return found.channels if found is not None else 0
 
-    def RPR_PCM_Source_GetSectionInfo(self, source: str, offset: float, length: float, reverse: bool) -> tuple[Any, ...]:
+    def RPR_PCM_Source_GetSectionInfo(
+        self, source: str, offset: float, length: float, reverse: bool
+    ) -> tuple[Any, ...]:
         found = self._in("PCM_source*", source)
         values = c_double(offset).value, c_double(length).value, c_byte(reverse).value
         if found is None or found.parent is None:

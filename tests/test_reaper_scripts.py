@@ -56,7 +56,9 @@ class Stage:
     def use(self, program: Path) -> None:
         self.reaper.ext["SmartDJ", "helper"] = str(program)
 
-    def recording(self, name: str = "walk", seconds: float = 1.0, *, channels: int = 2, subtype: str = "PCM_16") -> Path:
+    def recording(
+        self, name: str = "walk", seconds: float = 1.0, *, channels: int = 2, subtype: str = "PCM_16"
+    ) -> Path:
         path = Path(self.reaper.front.media) / f"{name}.wav"
         n = round(seconds * RATE)
         rng = np.random.default_rng(sum(map(ord, name)))
@@ -163,7 +165,12 @@ def test_right_click_edit_review_change_a_step_run(stage: Stage) -> None:
     assert Path(item.takes[0].source.path).read_bytes() == original  # type: ignore[union-attr]
     assert [note_of(take)["step"] for take in item.takes[1:] if take] == [1, 2, 3]
     steps = note_of(item.take)["plan"]["steps"]
-    assert [(step["id"], step["enabled"]) for step in steps] == [("s1", True), ("s2", False), ("s3", True), ("s4", True)]
+    assert [(step["id"], step["enabled"]) for step in steps] == [
+        ("s1", True),
+        ("s2", False),
+        ("s3", True),
+        ("s4", True),
+    ]
     assert not stage.reaper.boxes
     assert not stage.job_folders
     stage.reaper.RPR_Undo_DoUndo2("")
@@ -181,7 +188,7 @@ def test_reaper_is_never_kept_waiting(stage: Stage) -> None:
 
 def test_commas_quotes_and_other_scripts_survive_the_prompt(stage: Stage) -> None:
     stage.reaper.add_item(stage.recording())
-    wish = "rain, wind, birds; I'm (almost \"there\" `ok` 雨 🎧"
+    wish = 'rain, wind, birds; I\'m (almost "there" `ok` 雨 🎧'
     stage.run(NO_REVIEW, [wish])
     item = stage.reaper.front.items[0]
     assert note_of(item.take)["plan"]["instruction"] == wish
@@ -274,7 +281,12 @@ def test_reversed_looped_and_channel_mode_items_are_rendered_first_without_a_tra
     assert "rendered “back” first: it is reversed" in stage.log
     assert "rendered “loop” first: it loops" in stage.log
     stage.reaper.RPR_Undo_DoUndo2("")
-    assert [[take.name for take in item.takes if take] for item in project.items] == [["back"], ["loop"], ["left"], ["idle"]]
+    assert [[take.name for take in item.takes if take] for item in project.items] == [
+        ["back"],
+        ["loop"],
+        ["left"],
+        ["idle"],
+    ]
 
 
 def test_a_render_that_fails_leaves_the_item_out(stage: Stage) -> None:
@@ -343,7 +355,11 @@ def test_the_part_covers_the_item_and_stays_within_the_file(
     offset_s: float, length_s: float, play_rate: float, rate: int, source_frames: int
 ) -> None:
     facts = PLAIN._replace(
-        start_offset_s=offset_s, length_s=length_s, play_rate=play_rate, sample_rate=rate, source_length_s=source_frames / rate
+        start_offset_s=offset_s,
+        length_s=length_s,
+        play_rate=play_rate,
+        sample_rate=rate,
+        source_length_s=source_frames / rate,
     )
     decision = segment.decide(facts)
     if isinstance(decision, segment.Refusal):

@@ -9,7 +9,7 @@ belongs to one job: the script makes it, writes ``job.json``, starts the helper,
      "instruction": "make it rain",            for all items that have neither one of their own nor a plan
      "review": true,                           wait for plan.json before anything is carried out
      "seed": 0, "mode": "preserve", "preset": "small", "device": "auto",
-     "server": "", "token_file": "", "tls_ca": "",       HOST:PORT of a server that does the work; empty: this computer does
+     "server": "", "token_file": "", "tls_ca": "",      HOST:PORT of a server that works; empty: this computer does
      "watch": {"stdin": true, "pid": 4711, "heartbeat_s": 900},     all optional, see below
      "items": [{"id": "i1", "name": "walk",    name: of the take, goes into file names
                 "path": "/abs/walk.wav", "start_frame": 48000, "frames": 96000, "sample_rate": 48000,
@@ -28,7 +28,8 @@ belongs to one job: the script makes it, writes ``job.json``, starts the helper,
   used is told by ``plan_rejected`` (item, error), then comes the next ``review``.
 * phase *apply*: ``applying`` (items), then per item ``step_started`` (device), ``progress`` (fraction, realtime_factor,
   seconds_left; at most 20 a second), ``step_finished`` (path, label, sample_rate, frames, channels, subtype,
-  touched_s, method, confidence, seconds), and ``item_finished`` (plan, source_sha256, seconds, realtime_factor) or ``item_failed``
+  touched_s, method, confidence, seconds), and ``item_finished`` (plan, source_sha256, seed, mode, models, seconds,
+  realtime_factor) or ``item_failed``
 * the last line is ``finished`` (done, failed: ids), ``cancelled``, or ``error`` (code, message, hint, field,
   exit_code). A helper that ends without one of them has crashed; ``helper.log`` holds what it printed.
 

@@ -162,6 +162,7 @@ class FakeReaper:
         self.ticks = 0
         self.apis: set[str] = set()
         self.render_works = True
+        self.loose_sources_are_valid = True
         self.fails: dict[str, Exception] = {}
         self._addresses: dict[int, tuple[str, Any]] = {}
         self._by_object: dict[int, int] = {}
@@ -191,9 +192,16 @@ class FakeReaper:
         return track
 
     def add_item(
-        self, source: Source | Path | None, *, length_s: float | None = None, name: str = "", track: Track | None = None,
-        selected: bool = True, item: dict[str, float] | None = None, **values: float,
-    ) -> Item:  # fmt: skip
+        self,
+        source: Source | Path | None,
+        *,
+        length_s: float | None = None,
+        name: str = "",
+        track: Track | None = None,
+        selected: bool = True,
+        item: dict[str, float] | None = None,
+        **values: float,
+    ) -> Item:
         source = Source.of_file(source) if isinstance(source, Path) else source
         if track is None:
             track = self.front.tracks[0] if self.front.tracks else self.add_track("Track 1")
@@ -301,8 +309,11 @@ class FakeReaper:
             return thing in self.front.tracks
         if kind == "MediaItem*":
             return thing in self.front.items
+        takes = [take for item in self.front.items for take in item.takes if take is not None]
         if kind == "MediaItem_Take*":
-            return any(thing is take for item in self.front.items for take in item.takes)
+            return thing in takes
+        if kind == "PCM_source*" and not self.loose_sources_are_valid:
+            return any(thing is take.source for take in takes)
         return True
 
     def _project(self, text: Any) -> Project:
@@ -645,8 +656,22 @@ class FakeReaper:
             for item in found.items:
                 if item.selected and self.render_works:
                     self._render(found, item)
+        elif command == 40129:
+            self._changing()
+            for item in found.items:
+                if item.selected:
+                    del item.takes[item.active]
+                    item.active = min(item.active, len(item.takes) - 1)
         else:
             assert command == 40047, command
+
+    def RPR_InsertMedia(self, path: str, mode: int) -> int:
+        assert c_int(mode).value == 3
+        self._changing()
+        for item in self.front.items:
+            if item.selected:
+                item.takes.append(Take(Source.of_file(_text(path)), Path(path).name))
+        return 1
 
     def _render(self, project: Project, item: Item) -> None:
         """Action 41999, for real: what the item sounds like becomes the file of a new take."""

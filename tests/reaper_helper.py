@@ -1,7 +1,8 @@
 """The real ``smartdj`` command line with a quick agent in place of the networks: what REAPER's scripts start in tests.
 
-`install` writes a program that runs it. The environment says how it behaves: ``SMARTDJ_TEST_SLOW_S`` (pause per denoising
-step), ``SMARTDJ_TEST_LOG`` (a file that gets a line when an agent is made, and when its work is closed early).
+`install` writes a program that runs it. The environment says how it behaves: ``SMARTDJ_TEST_SLOW_S`` (pause per
+denoising step), ``SMARTDJ_TEST_LOG`` (a file that gets a line when an agent is made, when it begins to edit, and when
+its work is closed early).
 """
 
 from __future__ import annotations

@@ -166,10 +166,9 @@ def test_a_deleted_item_is_skipped(stage: Stage) -> None:
     reaper_helper.install(stage.folder, slow_s=0.05)
     stage.add(stage.recording("a"), "a")
     stage.add(stage.recording("b"), "b")
-    stage.run(
-        ["a harbour"], "accept", "accept",
-        on_tick='function(r, items) if #items == 2 and r.GetExtState("", "busy"):find("%%") then table.remove(items, 1) end end',
-    )  # fmt: skip
+    computing = 'r.GetExtState("", "busy"):find("%%")'
+    delete = f"function(r, items) if #items == 2 and {computing} then table.remove(items, 1) end end"
+    stage.run(["a harbour"], "accept", "accept", on_tick=delete)
     assert [item[0] for item in stage.of("item")] == ["{ITEM-2}"]
     assert "“a” was deleted meanwhile" in stage.of("box")[-1][1]
     assert len(stage.of("take")) == 4

@@ -18,7 +18,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import reaper_helper
+from tests import reaper_helper, record_reaper_session
 from tests.fake_reaper import FakeReaper, Project, Source, Take
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,9 +131,12 @@ def samples_of(take: Take) -> np.ndarray:
 
 def state_of(project: Project) -> list[Any]:
     """Everything of a project that a person would miss."""
+
+    def of_take(take: Take) -> tuple[Any, ...]:
+        return take.guid, take.name, dict(take.values), dict(take.ext), take.source and take.source.path
+
     return [
-        (item.guid, item.active, item.selected, dict(item.values))
-        + tuple((take.guid, take.name, dict(take.values), dict(take.ext), take.source.path) for take in item.takes)  # type: ignore[union-attr]
+        (item.guid, item.active, item.selected, dict(item.values), [of_take(take) for take in item.takes if take])
         for item in project.items
     ]
 
@@ -183,7 +186,7 @@ def test_reaper_is_never_kept_waiting(stage: Stage) -> None:
     stage.reaper.add_item(stage.recording())
     stage.run(NO_REVIEW, ["a harbour"])
     assert stage.reaper.ticks > 10
-    assert [take for take in stage.reaper.front.items[0].takes][1:]
+    assert list(stage.reaper.front.items[0].takes)[1:]
 
 
 def test_commas_quotes_and_other_scripts_survive_the_prompt(stage: Stage) -> None:
@@ -261,10 +264,10 @@ def test_reversed_looped_and_channel_mode_items_are_rendered_first_without_a_tra
     stage.reaper.add_item(Source.of_file(path).section(0.5, 1.0, reverse=True), name="back")
     stage.reaper.add_item(path, length_s=3.0, name="loop", item={"B_LOOPSRC": 1.0})
     stage.reaper.add_item(path, name="left", I_CHANMODE=3.0, D_VOL=0.7)
-    idle = stage.reaper.add_item(path, name="idle", selected=False)
+    stage.reaper.add_item(path, name="idle", selected=False)
     project = stage.reaper.front
     stage.run(NO_REVIEW, ["a harbour"])
-    back, loop, left, idle = project.items
+    back, loop, left, _idle = project.items
     assert project.undo_titles == ["SmartDJ: a harbour"]
     assert [len(item.takes) for item in project.items] == [4, 4, 4, 1]
     assert [item.selected for item in project.items] == [True, True, True, False]
@@ -428,8 +431,10 @@ def test_nothing_selected_says_what_to_do(stage: Stage) -> None:
     stage.run(TRACKS)
     stage.run(NEXT)
     assert [text for text, _, _ in stage.reaper.boxes] == [
-        "Select at least one item.", "Select at least one track with items.", "Select an item with takes made by SmartDJ.",
-    ]  # fmt: skip
+        "Select at least one item.",
+        "Select at least one track with items.",
+        "Select an item with takes made by SmartDJ.",
+    ]
 
 
 def test_an_item_that_fails_leaves_the_others_alone(stage: Stage) -> None:
@@ -492,6 +497,22 @@ def test_running_twice_overwrites_nothing(stage: Stage) -> None:
     assert len(stage.made) == 6
     assert len(item.takes) == 7
     assert all((Path(stage.reaper.front.media) / name).read_bytes() == content for name, content in first.items())
+
+
+def test_where_reapers_python_refuses_new_sources_files_are_inserted_as_takes(stage: Stage) -> None:
+    """Whether the real one takes a source that no take has yet isn't documented."""
+    stage.reaper.loose_sources_are_valid = False
+    first, second = (stage.reaper.add_item(stage.recording(name), name=name) for name in ("a", "b"))
+    idle = stage.reaper.add_item(stage.recording("c"), selected=False)
+    stage.run(NO_REVIEW, ["a harbour"])
+    assert not stage.reaper.boxes
+    for item in (first, second):
+        assert [take.name for take in item.takes[1:] if take] == NAMES
+        assert len(samples_of(item.take)) == RATE
+        assert item.active == 3
+    assert [item.selected for item in stage.reaper.front.items] == [True, True, False]
+    assert len(idle.takes) == 1
+    assert len(stage.reaper.front.undo) == 1
 
 
 # What happens meanwhile --------------------------------------------------------------------------------------
@@ -692,7 +713,7 @@ def test_missing_models_are_told_with_what_to_do(stage: Stage) -> None:
 
 
 def test_a_step_that_is_no_step_is_asked_for_again_with_the_reason(stage: Stage) -> None:
-    item = stage.reaper.add_item(stage.recording())
+    stage.reaper.add_item(stage.recording())
     stage.run(EDIT, ["a harbour"], lambda values: [values[0], "frobnicate the dog", "", ""], accept)
     assert any("frobnicate" in text for text, title, _ in stage.reaper.boxes if title == "SmartDJ: plan")
     assert stage.reaper.inputs[-1]["defaults"][:2] == [PLANNED[0], "frobnicate the dog"]
@@ -912,6 +933,14 @@ def test_a_broken_reaimgui_falls_back_to_reapers_boxes(stage: Stage) -> None:
     sys.path.remove(str(folder))
 
 
+# The record --------------------------------------------------------------------------------------------------
+
+
+def test_the_recorded_session_is_what_happens(tmp_path: Path) -> None:
+    """`python -m tests.record_reaper_session` writes the page again."""
+    assert record_reaper_session.record(tmp_path) == record_reaper_session.DOCUMENT.read_text(encoding="utf-8")
+
+
 # With the networks -------------------------------------------------------------------------------------------
 
 
@@ -937,9 +966,8 @@ def test_small_models_edit_an_item_from_a_sentence(stage: Stage, demo: Path) -> 
 
 def test_small_models_add_a_sound_and_leave_the_rest_exact(stage: Stage, demo: Path) -> None:
     item = stage.reaper.add_item(demo, length_s=3.0, D_STARTOFFS=2.0)
-    stage.run(
-        EDIT, ["add a bell on the left"], lambda values: ["add the sound of church bell at the left with -6 dB"] + [""] * (len(values) - 1),
-    )  # fmt: skip
+    bell = "add the sound of church bell at the left with -6 dB"
+    stage.run(EDIT, ["add a bell on the left"], lambda values: [bell, *[""] * (len(values) - 1)])
     assert item.take.name == "SmartDJ 1/1 add: church bell (left)", stage.reaper.boxes
     result, source = samples_of(item.take), soundfile.read(demo, dtype="float64")[0][2 * 44100 : 5 * 44100]
     assert np.any(result != source)

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 TEXT_BYTES = 65536
 RENDER_TO_NEW_TAKE = 41999
 BUILD_MISSING_PEAKS = 40047
+DELETE_ACTIVE_TAKE = 40129
+ADD_TO_SELECTED_AS_TAKES = 3
 UNDO_ITEMS = 4
 OK_BOX, YES_NO_CANCEL_BOX = 0, 3
 YES, NO = 6, 7
@@ -300,8 +302,12 @@ class Reaper:
         """Run one of REAPER's own actions."""
         self.rpr.RPR_Main_OnCommandEx(command, 0, project.pointer)
 
-    def add_take(self, item: str, path: str) -> str:
-        """Add a take that plays a file; null where the file can't be used."""
+    def add_take(self, project: Project, item: str, path: str) -> str:
+        """Add a take that plays a file; null where the file can't be used.
+
+        REAPER's Python may take a source that no take has yet for invalid, and pass null in its place. Then the file
+        is inserted as a take, which goes by the selection.
+        """
         rpr = self.rpr
         source = rpr.RPR_PCM_Source_CreateFromFile(path)
         if is_null(source):
@@ -309,8 +315,17 @@ class Reaper:
         take = rpr.RPR_AddTakeToMediaItem(item)
         if is_null(take):
             return str(take)
-        rpr.RPR_SetMediaItemTake_Source(take, source)
-        return str(take)
+        if rpr.RPR_SetMediaItemTake_Source(take, source):
+            return str(take)
+        selected = self.selected_items(project)
+        self.select_only(project, [item])
+        self.activate(take)
+        self.run_action(project, DELETE_ACTIVE_TAKE)
+        count = len(self.takes(item))
+        rpr.RPR_InsertMedia(path, ADD_TO_SELECTED_AS_TAKES)
+        self.select_only(project, selected)
+        takes = self.takes(item)
+        return takes[-1] if len(takes) > count else "(MediaItem_Take*)0x0000000000000000"
 
     def activate(self, take: str) -> None:
         """Make a take the active one."""

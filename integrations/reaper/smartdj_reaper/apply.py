@@ -51,7 +51,7 @@ def _apply(reaper: Reaper, project: Project, results: list[ItemResult], title: s
 
     def work() -> None:
         for result in usable:
-            made = _add_takes(reaper, found[result.guid], result, skipped)
+            made = _add_takes(reaper, project, found[result.guid], result, skipped)
             counts[0] += bool(made)
             counts[1] += made
 
@@ -60,11 +60,11 @@ def _apply(reaper: Reaper, project: Project, results: list[ItemResult], title: s
     return Report(counts[0], counts[1], skipped)
 
 
-def _add_takes(reaper: Reaper, item: str, result: ItemResult, skipped: list[str]) -> int:
+def _add_takes(reaper: Reaper, project: Project, item: str, result: ItemResult, skipped: list[str]) -> int:
     last = ""
     made = 0
     for number, step in enumerate(result.steps, start=1):
-        take = reaper.add_take(item, step.path)
+        take = reaper.add_take(project, item, step.path)
         if is_null(take):
             skipped.append(f"“{result.name}”: REAPER can't use {step.path}")
             continue

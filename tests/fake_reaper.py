@@ -163,6 +163,7 @@ class FakeReaper:
         self.apis: set[str] = set()
         self.render_works = True
         self.loose_sources_are_valid = True
+        self.keeps_undo = True
         self.fails: dict[str, Exception] = {}
         self._addresses: dict[int, tuple[str, Any]] = {}
         self._by_object: dict[int, int] = {}
@@ -635,7 +636,7 @@ class FakeReaper:
 
     def RPR_Undo_CanUndo2(self, project: str) -> str:
         undo = self._project(project).undo
-        return undo[-1][0] if undo else ""
+        return (undo[-1][0].encode() if undo and self.keeps_undo else None).decode()  # type: ignore[union-attr]
 
     def RPR_Undo_DoUndo2(self, project: str) -> int:
         found = self._project(project)

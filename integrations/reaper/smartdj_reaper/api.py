@@ -288,7 +288,11 @@ class Reaper:
 
     def undo_last(self, project: Project, title: str) -> bool:
         """Undo the last undo point, provided that it has this title: never anything of the person's."""
-        if str(self.rpr.RPR_Undo_CanUndo2(project.pointer)) != title:
+        try:
+            last = str(self.rpr.RPR_Undo_CanUndo2(project.pointer))
+        except AttributeError:  # how REAPER's Python says that there is none
+            return False
+        if last != title:
             return False
         return bool(self.rpr.RPR_Undo_DoUndo2(project.pointer))
 

@@ -291,10 +291,12 @@ class Session:
         if self.helper.ended_by:
             self._finish()
         elif not running:
-            self._give_up(
-                "SmartDJ's helper has ended unexpectedly",
-                "{}\n\nIts log is in {}".format(self.helper.log_tail() or "It printed nothing.", self.helper.folder),
-            )
+            self._failure = {
+                "title": "SmartDJ's helper has ended unexpectedly",
+                "message": self.helper.log_tail() or "It printed nothing.",
+                "hint": "its log is in %s" % self.helper.folder,
+            }
+            self._finish()
         elif cancelled:
             self._stop()
         elif self.dialog is not None:

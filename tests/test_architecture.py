@@ -16,7 +16,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"files"}),
     frozenset({"steps", "audio", "spatial", "instruction"}),
-    frozenset({"plan", "plan_text", "render", "library", "grammar", "sampling", "separation", "models"}),
+    frozenset({"constraints", "plan", "plan_text", "render", "library", "grammar", "sampling", "separation", "models"}),
     frozenset({"events", "listening", "wire", "wire_status"}),
     frozenset({"editor", "planner"}),
     frozenset({"agent"}),

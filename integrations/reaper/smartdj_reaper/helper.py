@@ -48,6 +48,13 @@ class Helper:
         self._read_bytes = 0
         self._rest = b""
         self.ended_by = ""
+        try:
+            self._start(program, job)
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+
+    def _start(self, program: str, job: dict[str, Any]) -> None:
         watch = {"stdin": True, "pid": os.getpid()}
         self._write("job.json", {"protocol": PROTOCOL, "watch": watch, **job})
         with open(os.path.join(self.folder, "helper.log"), "wb") as log:

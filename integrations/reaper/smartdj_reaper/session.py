@@ -251,7 +251,7 @@ class Session:
         for number, candidate in enumerate(self.candidates, start=1):
             segment = candidate.decision
             assert isinstance(segment, Segment)
-            item = {
+            item: dict[str, Any] = {
                 "id": "i%d" % number,
                 "name": candidate.name,
                 "path": segment.path,

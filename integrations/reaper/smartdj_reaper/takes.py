@@ -60,9 +60,9 @@ def read_note(text: str) -> dict[str, Any] | None:
     return note
 
 
-def markers(steps: list[StepResult]) -> list[list[Any]]:
+def markers(steps: list[StepResult]) -> list[tuple[float, str]]:
     """Return the places of steps as (seconds, name), in time, at most `MAX_MARKERS`."""
-    found = [[float(span[0]), step.label] for step in steps for span in step.spans_s]
+    found = [(float(span[0]), step.label) for step in steps for span in step.spans_s]
     return sorted(found, key=lambda marker: marker[0])[:MAX_MARKERS]
 
 

@@ -80,7 +80,7 @@ class Stage:
         self.go_on(until)
 
     def go_on(self, until: Callable[[], bool] | None = None) -> None:
-        by = time.monotonic() + 120
+        by = time.monotonic() + 300
         while self.reaper.tick():
             if until is not None and until():
                 return

@@ -554,6 +554,6 @@ def _pace(event: dict[str, Any], device: str) -> str:
     parts = [device] if device else []
     if event.get("realtime_factor"):
         parts.append("{:.2f} × real time".format(event["realtime_factor"]))
-    if event.get("seconds_left") is not None:
+    if event.get("seconds_left") is not None and event.get("fraction", 0.0) > 0.02:  # before, it is a guess
         parts.append("{:.0f} s left".format(event["seconds_left"]))
     return " · ".join(parts)

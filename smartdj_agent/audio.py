@@ -207,13 +207,19 @@ def read_header(
         return _header(sound, shown, max_duration_s)
 
 
-def read_audio(path: str | os.PathLike[str]) -> Audio:
-    """Read a whole recording.
+def read_audio(
+    path: str | os.PathLike[str], *, start_frame: int = 0, frames: int | None = None
+) -> Audio:
+    """Read a recording, or a part of it.
 
     Parameters
     ----------
     path
         A file in any container that libsndfile knows; the contents decide, not the suffix.
+    start_frame
+        First sample of each channel that is read.
+    frames
+        How many samples per channel are read; by default all from there on.
 
     Returns
     -------
@@ -223,10 +229,10 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
     Raises
     ------
     SmartDJError
-        ``AUDIO_NOT_FOUND``; ``AUDIO_UNREADABLE`` (not audio, damaged, cut short, a folder, no permission);
-        ``AUDIO_UNSUPPORTED`` (a format that libsndfile doesn't know, or headerless); ``AUDIO_EMPTY`` (no
-        bytes or no samples); ``AUDIO_NOT_FINITE`` (NaN or infinite samples); ``AUDIO_TOO_LONG`` (above
-        `MAX_DURATION_S`); ``OUT_OF_MEMORY``.
+        ``AUDIO_NOT_FOUND``; ``AUDIO_UNREADABLE`` (not audio, damaged, cut short, a folder, no permission; a part
+        that isn't there); ``AUDIO_UNSUPPORTED`` (a format that libsndfile doesn't know, or headerless);
+        ``AUDIO_EMPTY`` (no bytes or no samples); ``AUDIO_NOT_FINITE`` (NaN or infinite samples);
+        ``AUDIO_TOO_LONG`` (what is read is above `MAX_DURATION_S`); ``OUT_OF_MEMORY``.
 
     Notes
     -----
@@ -236,7 +242,7 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
     file = Path(path)
     _check_readable(file, file)
     with _opened(file, file) as sound:
-        return _read_open(sound, file)
+        return _read_open(sound, file, start_frame, frames)
 
 
 @contextmanager
@@ -321,10 +327,15 @@ def _header(sound: Any, file: Path, max_duration_s: float) -> AudioHeader:
     return AudioHeader(rate, channels, frames, stored)
 
 
-def _read_open(sound: Any, file: Path) -> Audio:
-    header = _header(sound, file, MAX_DURATION_S)
-    rate, channels, frames = header.sample_rate, header.channels, header.frames
+def _read_open(sound: Any, file: Path, first: int = 0, wanted: int | None = None) -> Audio:
+    whole = first == 0 and wanted is None
+    header = _header(sound, file, MAX_DURATION_S if whole else float("inf"))
+    rate, channels = header.sample_rate, header.channels
+    frames = header.frames - first if wanted is None else wanted
     subtype, lossy = header.format.subtype, _is_lossy(header.format)
+    if not whole:
+        _check_part(file, header, first, frames)
+        sound.seek(first)
     dtype = np.dtype(np.float64 if subtype in _NEEDS_FLOAT64 else np.float32)
     if frames * channels * dtype.itemsize > 0.8 * _memory_bytes():
         raise _too_big(file)
@@ -339,7 +350,7 @@ def _read_open(sound: Any, file: Path) -> Audio:
             frame = int(np.argmin(finite.all(axis=1)))
             raise SmartDJError(
                 ErrorCode.AUDIO_NOT_FINITE,
-                f"{file} holds NaN or infinite samples, the first at {(done + frame) / rate:.3f} s",
+                f"{file} holds NaN or infinite samples, the first at {(first + done + frame) / rate:.3f} s",
                 "export it again, or repair it in an audio editor",
             )
         samples[:, done : done + len(block)] = block.T
@@ -351,6 +362,22 @@ def _read_open(sound: Any, file: Path) -> Audio:
             raise _cut_short(file)
         samples = samples[:, :done].copy()
     return Audio(samples, rate, header.format, _tags(sound))
+
+
+def _check_part(file: Path, header: AudioHeader, first: int, frames: int) -> None:
+    if first < 0 or frames <= 0 or first + frames > header.frames:
+        raise SmartDJError(
+            ErrorCode.AUDIO_UNREADABLE,
+            f"{file} has no samples {first:,} to {first + frames:,}: it holds {header.frames:,} per channel",
+            "check whether the file was replaced by a shorter one",
+        )
+    if frames / header.sample_rate > MAX_DURATION_S:
+        raise SmartDJError(
+            ErrorCode.AUDIO_TOO_LONG,
+            f"this part of {file} lasts {frames / header.sample_rate / 3600:.1f} h; "
+            f"the limit is {MAX_DURATION_S / 3600:g} h",
+            "cut it into shorter parts",
+        )
 
 
 def _tags(sound: Any) -> tuple[tuple[str, str], ...]:

@@ -29,6 +29,7 @@ import typer
 from smartdj_agent import __version__
 from smartdj_agent.errors import ERROR_TABLE, ErrorCode, SmartDJError
 from smartdj_agent.instruction import check_instruction
+from smartdj_agent.reaper.cli import reaper_app
 from smartdj_agent.server.cli import serve
 
 if TYPE_CHECKING:
@@ -90,6 +91,24 @@ def make_agent(preset: str, device: str) -> AgentLike:
     return Agent(preset=preset, device=device)
 
 
+def make_remote_agent(
+    address: str, token_file: Path | None, tls_ca: Path | None, stack: contextlib.ExitStack
+) -> AgentLike:
+    """Make an agent that lets a server work; the stack ends the connection.
+
+    Raises
+    ------
+    SmartDJError
+        SERVER_UNREACHABLE, UNAUTHENTICATED; USAGE for a token file that can't be used.
+    """
+    from smartdj_agent.client import Client, RemoteAgent, read_token
+
+    token = read_token(token_file) if token_file is not None else None
+    agent = RemoteAgent(stack.enter_context(Client(address, token=token, tls_ca=tls_ca)))
+    assert agent.capabilities  # asks the server now, rather than in the middle of the first item
+    return agent
+
+
 app = typer.Typer(
     name="smartdj",
     help="Say what a recording should become: a plan of atomic audio edits, carried out one by one.",
@@ -100,6 +119,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List, fetch, import and verify models.", pretty_exceptions_enable=False)
 app.add_typer(models_app, name="models")
+app.add_typer(reaper_app, name="reaper")
 app.command()(serve)
 
 SourceArgument = Annotated[Path, typer.Argument(metavar="IN", help="The recording; it is never changed.")]
@@ -489,6 +509,35 @@ def doctor(as_json: JsonOption = False) -> None:
     failure = examination.first_failure(checks)
     if failure is not None:
         raise failure
+
+
+@app.command("reaper-job", hidden=True)
+def reaper_job(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The job's folder, with job.json.")],
+    server: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", envvar="SMARTDJ_SERVER", help="Let a server do the work.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", envvar="SMARTDJ_TOKEN_FILE", help="The server's token.")
+    ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Authority that signed the server's certificate; turns TLS on.")
+    ] = None,
+) -> None:
+    """Plan and edit for REAPER's scripts; `smartdj_agent.reaper.job` describes the protocol."""
+    from smartdj_agent.reaper.job import JobRequest, run_job
+
+    with contextlib.ExitStack() as stack:
+
+        def agent(request: JobRequest) -> AgentLike:
+            address = server or request.server
+            if not address:
+                return make_agent(request.preset, request.device)
+            token = token_file or (Path(request.token_file) if request.token_file else None)
+            authority = tls_ca or (Path(request.tls_ca) if request.tls_ca else None)
+            return make_remote_agent(address, token, authority, stack)
+
+        run_job(folder, agent)
 
 
 @models_app.command("list")

@@ -52,6 +52,7 @@ class ErrorCode(StrEnum):
     SERVER_CONFIG = "server_config"
     REAPER_RUNNING = "reaper_running"
     RPP_INVALID = "rpp_invalid"
+    REAPER_SETUP = "reaper_setup"
     BATCH_PARTIAL = "batch_partial"
     CANCELLED = "cancelled"
     INTERNAL = "internal"
@@ -115,6 +116,7 @@ ERROR_TABLE: dict[ErrorCode, ErrorRow] = {
     ErrorCode.SERVER_CONFIG: ErrorRow(90, "FAILED_PRECONDITION", "Server configuration is wrong"),
     ErrorCode.REAPER_RUNNING: ErrorRow(91, "FAILED_PRECONDITION", "REAPER is running"),
     ErrorCode.RPP_INVALID: ErrorRow(92, "INVALID_ARGUMENT", "REAPER project is invalid"),
+    ErrorCode.REAPER_SETUP: ErrorRow(94, "FAILED_PRECONDITION", "REAPER set-up is incomplete"),
     ErrorCode.BATCH_PARTIAL: ErrorRow(93, "FAILED_PRECONDITION", "Part of the batch failed"),
     ErrorCode.CANCELLED: ErrorRow(130, "CANCELLED", "Cancelled"),
     ErrorCode.INTERNAL: ErrorRow(70, "INTERNAL", "Internal error"),

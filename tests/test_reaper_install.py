@@ -349,7 +349,7 @@ def test_utf16_is_refused(resource: ResourceFolder, wanted: Wanted) -> None:
         plan_install(resource, wanted, NOW)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.one_of(st.none(), st.binary(max_size=60), st.sampled_from([KB, MENU, INI, EXTSTATE, b""])),
              min_size=3, max_size=3)

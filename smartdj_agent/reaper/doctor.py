@@ -250,7 +250,7 @@ def _same_script(other: ini.ScriptLine, ours: ini.ScriptLine) -> bool:
 
 
 def _fail(name: str, detail: str, hint: str) -> Check:
-    return Check(name, detail, Health.FAIL, hint, ErrorCode.USAGE)
+    return Check(name, detail, Health.FAIL, hint, ErrorCode.REAPER_SETUP)
 
 
 def _joined(names: frozenset[str]) -> str:

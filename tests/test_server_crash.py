@@ -15,7 +15,7 @@ from smartdj.v1 import audio_pb2, job_pb2
 
 
 def test_a_killed_server_loses_nothing(tmp_path: Path) -> None:
-    result = rounds_of_kills(2, 4, tmp_path, jobs=2)
+    result = rounds_of_kills(2, 4, tmp_path, jobs=2, wishes=8)
     assert result["faults"] == []
     assert result["jobs"] >= 10
     assert result["steps_known_to_clients"] > result["jobs"]

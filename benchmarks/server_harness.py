@@ -2,12 +2,14 @@
 
     python -m benchmarks.server_harness SETTINGS.json MODULE:FUNCTION
 
-serves until a signal, with an agent of one's choice. `stub_agent` computes in numpy only, always the same, and takes a
-set time per step: what is measured with it is the server.
+serves until a signal, with an agent of one's choice; SIGUSR1 makes it give back all memory that it can. `stub_agent`
+computes in numpy only, always the same, and takes a set time per step: what is measured with it is the server.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import hashlib
 import io
 import json
@@ -143,6 +145,8 @@ class Usage:
     ----------
     rss_mib
         Resident memory, MiB.
+    trimmed_mib
+        The same after garbage was collected and the C library has given back what is free; 0 where it was not asked.
     descriptors
         How many, but for those of the database: its pool opens a few connections more with every burst, up to 15.
     threads
@@ -152,6 +156,7 @@ class Usage:
     rss_mib: float
     descriptors: int
     threads: int
+    trimmed_mib: float = 0.0
 
 
 class ServerProcess:
@@ -172,6 +177,7 @@ class ServerProcess:
         self.agent = agent
         self.log = data_dir.parent / f"{data_dir.name}.log"
         self.port_file = data_dir.parent / f"{data_dir.name}.port"
+        self.tidied_file = data_dir.parent / f"{data_dir.name}.tidied"
         self.settings = {"devices": ["stub:0"], **settings}
         self.process: subprocess.Popen[bytes] | None = None
         self.address = ""
@@ -272,12 +278,20 @@ class ServerProcess:
             self.kill()
             raise
 
-    def usage(self) -> Usage:
-        """What the server's process holds right now."""
+    def usage(self, *, trimmed: bool = False) -> Usage:
+        """What the server's process holds right now; `trimmed` makes it tidy up, after its memory was looked at."""
         process = psutil.Process(self.pid)
         with process.oneshot():
             database = sum(Path(file.path).name.startswith("jobs.db") for file in process.open_files())
-            return Usage(process.memory_info().rss / 2**20, process.num_fds() - database, process.num_threads())
+            usage = Usage(process.memory_info().rss / 2**20, process.num_fds() - database, process.num_threads())
+        if trimmed:
+            self.tidied_file.unlink(missing_ok=True)
+            process.send_signal(signal.SIGUSR1)
+            deadline = time.monotonic() + 30.0
+            while not self.tidied_file.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            usage = replace(usage, trimmed_mib=process.memory_info().rss / 2**20)
+        return usage
 
     def temporaries(self) -> list[str]:
         """Names of what lies in its folder for unfinished files."""
@@ -413,6 +427,15 @@ def main(arguments: Sequence[str]) -> int:
 
     with open(arguments[0], encoding="utf-8") as file:
         flags = json.load(file)
+    tidied = Path(arguments[0]).with_suffix(".tidied")
+
+    def tidy_up(*_: object) -> None:
+        gc.collect()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)
+        tidied.touch()
+
+    signal.signal(signal.SIGUSR1, tidy_up)
     run(settings.load(flags, environment={}), agent=arguments[1])
     return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,16 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from smartdj.v1 import audio_pb2, job_pb2, step_pb2
+from smartdj.v1 import audio_pb2, event_pb2, job_pb2, step_pb2
 from smartdj_agent.errors import SmartDJError
-from smartdj_agent.server.jobs import JobManager
+from smartdj_agent.plan import make_plan
+from smartdj_agent.server.jobs import JobManager, Worker
 from smartdj_agent.server.metrics import Metrics
 from smartdj_agent.server.queue import FairQueue
 from smartdj_agent.server.services import receiving, to_its_end
 from smartdj_agent.server.store import JobState
+from smartdj_agent.server.tasks import Report, Task
+from smartdj_agent.wire import plan_to_proto
 from smartdj_agent.wire_status import from_rpc_error
 from tests.data_folder import Folder, sha, wav
 from tests.live_server import Live, live_server
@@ -41,10 +44,10 @@ class Held:
 
 
 @asynccontextmanager
-async def manager_in(path: Path) -> AsyncIterator[tuple[JobManager, Folder]]:
-    """A manager without devices: jobs wait."""
+async def manager_in(path: Path, *workers: Worker) -> AsyncIterator[tuple[JobManager, Folder]]:
+    """A manager; without workers, jobs wait."""
     folder = Folder(path)
-    manager = JobManager(folder.store, folder.blobs, [], FairQueue(8, 8), Metrics())
+    manager = JobManager(folder.store, folder.blobs, workers, FairQueue(8, 8), Metrics())
     await manager.start()
     try:
         yield manager, folder
@@ -88,6 +91,47 @@ def test_a_job_whose_cancelling_is_broken_off_is_cancelled(tmp_path: Path) -> No
             folder.blobs.record = held  # type: ignore[method-assign]
             await go_away(asyncio.create_task(manager.cancel(record.job_id)), held)
             kinds = [event.WhichOneof("event") async for event in manager.watch(record.job_id)]
+            assert kinds[-1] == "failed"
+            assert (await manager.get(record.job_id)).state is JobState.CANCELLED
+
+    asyncio.run(run())
+
+
+class FasterThanCancel:
+    """A worker whose plan is ready already when it hears that it needn't be."""
+
+    device = resolved_device = device_name = "fast"
+    models = ()
+    failure = None
+
+    def __init__(self) -> None:
+        self.ready = asyncio.Event()
+        self.ready.set()
+        self.running = asyncio.Event()
+        self.cancelled = asyncio.Event()
+
+    async def run(self, task: Task) -> AsyncGenerator[Report, None]:
+        self.running.set()
+        await self.cancelled.wait()
+        plan = plan_to_proto(make_plan(["remove the sound of rain"]))
+        event = event_pb2.JobEvent(plan_ready=event_pb2.PlanReadyEvent(plan=plan))
+        yield Report(task.task_id, "event", event.SerializeToString())
+        yield Report(task.task_id, "done")
+
+    def cancel(self, task_id: str) -> None:
+        self.cancelled.set()
+
+
+def test_a_job_that_is_cancelled_as_its_plan_gets_ready_does_not_wait_for_review(tmp_path: Path) -> None:
+    async def run() -> None:
+        worker = FasterThanCancel()
+        async with manager_in(tmp_path, worker) as (manager, folder):
+            wish = job_pb2.JobSpec(instruction="calm", review=True)
+            record, _ = await manager.submit(wish, folder.upload(wav(1)), client="anna")
+            await worker.running.wait()
+            await manager.cancel(record.job_id)
+            async with asyncio.timeout(20):
+                kinds = [event.WhichOneof("event") async for event in manager.watch(record.job_id)]
             assert kinds[-1] == "failed"
             assert (await manager.get(record.job_id)).state is JobState.CANCELLED
 

@@ -520,6 +520,9 @@ class JobManager:
                     await self._change(live, state=JobState.QUEUED, attempts=0)
                 else:
                     await self._phase(live, worker)
+            if live.cancelled and not live.record.state.ended:
+                # The plan was ready before the worker heard of it, and would wait for its review for ever.
+                await self._end(live, JobState.CANCELLED, cancelled())
         finally:
             live.worker = None
             live.tell()

@@ -15,8 +15,9 @@ PACKAGE = Path(__file__).parent.parent / "smartdj_agent"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"files"}),
-    frozenset({"steps", "audio", "spatial", "instruction"}),
-    frozenset({"plan", "plan_text", "render", "library", "grammar", "sampling", "separation", "models"}),
+    frozenset({"steps", "audio", "spatial", "instruction", "ucs", "soundfacts", "excerpt"}),
+    frozenset({"plan", "plan_text", "render", "library", "library_index", "shelf", "grammar", "sampling", "separation",
+               "models"}),
     frozenset({"events", "listening", "wire", "wire_status"}),
     frozenset({"editor", "planner"}),
     frozenset({"agent"}),

@@ -310,7 +310,8 @@ class Editor:
             by_ear = resample(pick.samples[None], audio.sample_rate, HEAR_RATE)[0]
             heard_pick, heard_made = self.heard(by_ear, step.target), self.heard(made, step.target)
             if heard_made > heard_pick:
-                reason = f"no library sound is surely “{step.target}”, and “{pick.match.clip.label}” sounds less like it"
+                nearest = pick.match.clip.label
+                reason = f"no library sound is surely “{step.target}”, and “{nearest}” sounds less like it"
                 pick, warnings = None, []
             else:
                 reason = f"heard as it at {heard_pick:.0%}, a generated one at {heard_made:.0%}"

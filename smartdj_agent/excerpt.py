@@ -21,8 +21,9 @@ SCAN_S: Final = 1800.0
 """How much of a long file is looked at."""
 QUIET_DB: Final = -45.0
 """Below the loudest tenth of a second by this much, nothing is going on."""
-STEADY_DB: Final = 10.0
-"""Spread of levels (10 % to 90 %) below which a sound goes on rather than happens."""
+STEADY_DB: Final = 15.0
+"""Spread of levels (10 % to 90 %) below which a sound goes on rather than happens; of the starter library's sounds, none
+that happens is taken for one that goes on."""
 STEADY_S: Final = 2.0
 """Shortest sound that can be said to go on."""
 EVENT_S: Final = 10.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -232,14 +231,3 @@ def check_add_source(name: str) -> AddSource:
     raise SmartDJError(
         ErrorCode.USAGE, f"Unknown source of sounds {name!r}.", f"Use {', '.join(ADD_SOURCES)}.", field="--add-source"
     )
-
-
-def selected_folders(given: Sequence[Path] | None) -> tuple[Path, ...] | None:
-    """The libraries that were named: on the command line, else in ``SMARTDJ_LIBRARY`` (separated as ``PATH`` is).
-
-    None where none was.
-    """
-    if given:
-        return tuple(given)
-    variable = os.environ.get("SMARTDJ_LIBRARY", "")
-    return tuple(Path(part) for part in variable.split(os.pathsep) if part) or None

@@ -330,9 +330,12 @@ def plain_words(text: str) -> str:
 
 
 NOISE_WORDS: Final = frozenset(
-    "sfx fx wav mp3 flac ogg aif aiff mono stereo take tk khz hz bit db edit final master version ver loop copy "
-    "untitled audio track recording rec zoom tascam file sound sounds sample samples new".split()
-)
+    {
+        "sfx", "fx", "wav", "mp3", "flac", "ogg", "aif", "aiff", "mono", "stereo", "take", "tk", "khz", "hz", "bit",
+        "db", "edit", "final", "master", "version", "ver", "loop", "copy", "untitled", "audio", "track", "recording",
+        "rec", "zoom", "tascam", "file", "sound", "sounds", "sample", "samples", "new", "id",
+    }
+)  # fmt: skip
 """Words of names that say nothing about the sound."""
 
 

@@ -89,7 +89,7 @@ class TextToAudio:
 
     @torch.inference_mode()
     def make(self, words: str, duration_s: float, seed: int) -> Iterator[float | Tensor]:
-        """Make a sound: the share that is done, 0 to 1, per step, at the end the samples, shape (n,), at the codec's rate.
+        """Make a sound: the share that is done, 0 to 1, per step; at the end the samples (n,) at the codec's rate.
 
         Parameters
         ----------

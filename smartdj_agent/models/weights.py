@@ -436,8 +436,8 @@ def pull(name: str) -> list[ModelInfo]:
 def import_released(files: Sequence[Path], preset: str = "paper") -> list[ModelInfo]:
     """Turn the authors' checkpoint files into a loadable preset under `user_folder`.
 
-    The editor file holds ``model``, the codec file ``state_dict`` with keys prefixed ``autoencoder.``. The text-to-audio
-    pair (``add_model.pt``, ``audio-vae.ckpt``) looks alike and is told by what its tensors are. Pickles are read
+    The editor file holds ``model``, the codec file ``state_dict`` with keys prefixed ``autoencoder.``. The
+    text-to-audio pair (``add_model.pt``, ``audio-vae.ckpt``) looks alike and is told by its tensors. Pickles are read
     with ``weights_only`` and every key must match. A folder appears only when it is whole.
 
     Raises

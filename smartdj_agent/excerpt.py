@@ -5,6 +5,7 @@ Files of hours are fine: levels are taken in one pass in small blocks, and only 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,8 +23,9 @@ SCAN_S: Final = 1800.0
 QUIET_DB: Final = -45.0
 """Below the loudest tenth of a second by this much, nothing is going on."""
 STEADY_DB: Final = 15.0
-"""Spread of levels (10 % to 90 %) below which a sound goes on rather than happens; of the starter library's sounds, none
-that happens is taken for one that goes on."""
+"""Spread of levels (10 % to 90 %) below which a sound goes on rather than happens.
+
+None of the starter library's sounds that happen is taken for one that goes on."""
 STEADY_S: Final = 2.0
 """Shortest sound that can be said to go on."""
 EVENT_S: Final = 10.0
@@ -157,6 +159,11 @@ def _loudest_event(
     return start, stop
 
 
+def soundfile_name(path: Path) -> bytes | str:
+    """A path as libsndfile takes it: on POSIX, names need not be text."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
+
+
 def read_excerpt(
     path: Path, sample_rate: int, longest_s: float, *, continuous: bool | None = None
 ) -> tuple[np.ndarray, bool, tuple[float, float]]:
@@ -185,7 +192,7 @@ def read_excerpt(
     if not path.is_file():
         raise SmartDJError(ErrorCode.AUDIO_NOT_FOUND, f"The library sound {path} is missing.", mend)
     try:
-        with soundfile.SoundFile(path) as sound:
+        with soundfile.SoundFile(soundfile_name(path)) as sound:
             rate = int(sound.samplerate)
             if sound.frames / rate <= min(longest_s, EVENT_S) and continuous is not None:
                 span = (0.0, sound.frames / rate)

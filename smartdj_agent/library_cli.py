@@ -148,7 +148,7 @@ def search(
                 found += library.find(wanted, editor.encode_labels, count=count)
         found = sorted(found, key=lambda match: -match.similarity)[:count]
         screen.rest()
-        rows = [("fit", "name", "ear", "length", "label", "licence", "file")]
+        rows: list[tuple[str, ...]] = [("fit", "name", "ear", "length", "label", "licence", "file")]
         for match in found:
             clip = match.clip
             screen.emit(

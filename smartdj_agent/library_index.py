@@ -23,7 +23,7 @@ import soundfile
 import soxr
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
-from smartdj_agent.excerpt import choose_region, measure_levels, to_mono
+from smartdj_agent.excerpt import choose_region, measure_levels, soundfile_name, to_mono
 from smartdj_agent.library import AUDIO_SUFFIXES, LibraryClip, LibraryMatch, plain_label
 from smartdj_agent.soundfacts import Lists, SoundFacts, embedded_texts, facts_of
 
@@ -395,9 +395,9 @@ class _Builder:
             done += 1
             stamp = lists.stamp(found.path)
             if self._unchanged(found, stamp):
-                for table in ("sounds", "skipped"):
-                    self.db.execute(f"UPDATE {table} SET seen = ? WHERE path = ?", (self.seen, found.relative))
-                self.kept += 1
+                seen = (self.seen, found.relative)
+                self.kept += self.db.execute("UPDATE sounds SET seen = ? WHERE path = ?", seen).rowcount
+                self.db.execute("UPDATE skipped SET seen = ? WHERE path = ?", seen)
                 if done % 500 and done < count:
                     continue
             else:
@@ -439,7 +439,7 @@ class _Builder:
         known = self.db.execute(
             "SELECT heard, continuous, duration_s FROM sounds WHERE sha256 = ? AND heard IS NOT NULL", (sha256,)
         ).fetchone()
-        with soundfile.SoundFile(found.path) as sound:
+        with soundfile.SoundFile(soundfile_name(found.path)) as sound:
             if sound.frames <= 0 or sound.samplerate <= 0:
                 raise ValueError("it holds no samples")
             facts = facts_of(Path(_shown(found.relative)), embedded_texts(found.path, sound), row, licence)

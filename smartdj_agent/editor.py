@@ -36,7 +36,7 @@ from smartdj_agent.models.weights import is_installed, load_network, role_folder
 from smartdj_agent.render import ADDED_PEAK, apply_to_stem, render_added, supports_direction
 from smartdj_agent.sampling import Conditioning, SamplerConfig, denoise, make_scheduler
 from smartdj_agent.separation import WINDOW_S, Separated, active_spans, separate, window_starts
-from smartdj_agent.shelf import POOR, SURE, AddSource, Pick, Shelf
+from smartdj_agent.shelf import POOR, SURE, SURER, AddSource, Pick, Shelf
 from smartdj_agent.steps import Operation, Step, direction_name, format_step
 
 Mode = Literal["preserve", "generate"]
@@ -309,7 +309,7 @@ class Editor:
             # Neither is sure to be right: the listener says which of the two it rather takes for what was asked.
             by_ear = resample(pick.samples[None], audio.sample_rate, HEAR_RATE)[0]
             heard_pick, heard_made = self.heard(by_ear, step.target), self.heard(made, step.target)
-            if heard_made > heard_pick:
+            if heard_made > heard_pick + SURER:
                 nearest = pick.match.clip.label
                 reason = f"no library sound is surely “{step.target}”, and “{nearest}” sounds less like it"
                 pick, warnings = None, []

@@ -21,6 +21,8 @@ SURE: Final = 0.5
 """Similarity from which on a sound stands for what was asked."""
 POOR: Final = 0.3
 """Similarity below which a sound is something else."""
+SURER: Final = 0.1
+"""How much surer (0 to 1) a generated sound has to be heard to be taken instead of a file that may not be it."""
 TRIED: Final = 12
 """Sounds that are tried before giving up, where files are missing or damaged."""
 LOOP_S: Final = 60.0

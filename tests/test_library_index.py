@@ -133,6 +133,22 @@ def test_tags_of_other_containers_are_read(tmp_path: Path) -> None:
     assert (clip.label, clip.author, clip.licence) == ("owl hooting", "Cy", "CC0-1.0")
 
 
+def test_id3_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "00018.mp3", tone(440, 1.0))
+    text = b"\0Kettle Boiling"
+    frame = b"TIT2" + struct.pack(">I", len(text)) + b"\0\0" + text
+    path.write_bytes(b"ID3\x03\0\0" + struct.pack(">I", len(frame)) + frame + path.read_bytes())
+    Run(tmp_path)()
+    assert IndexedLibrary(tmp_path).search("kettle boiling", bag_of_words, None)[0].clip.label == "kettle boiling"
+
+
+def test_info_of_wav_files_is_read(tmp_path: Path) -> None:
+    text = b"Steam Valve\0"
+    add_chunk(write(tmp_path / "0001.wav"), b"LIST", b"INFOIKEY" + struct.pack("<I", len(text)) + text)
+    Run(tmp_path)()
+    assert search(tmp_path, "steam valve", count=1) == ["0001.wav"]
+
+
 @pytest.mark.parametrize(
     "chunk",
     [b"<BWFXML><NOTE>a", b'<!DOCTYPE x [<!ENTITY a "b">]><BWFXML><NOTE>&a;</NOTE></BWFXML>', b"\xff\xfe\0\0", b""],

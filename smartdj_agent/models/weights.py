@@ -117,9 +117,17 @@ def network_id(preset: str, role: str) -> str:
     Raises
     ------
     SmartDJError
-        MODEL_MISSING.
+        MODEL_MISSING or MODEL_CORRUPT.
     """
-    return file_sha256(role_folder(preset, role) / WEIGHTS_FILE)
+    folder = role_folder(preset, role)
+    try:
+        return file_sha256(folder / WEIGHTS_FILE)
+    except OSError as error:
+        raise SmartDJError(
+            ErrorCode.MODEL_CORRUPT,
+            f"The weights in {folder} can't be read: {error.strerror}",
+            "Run `smartdj doctor`; reinstall or import the weights again.",
+        ) from error
 
 
 def load_network(preset: str, role: str, device: str = "cpu") -> Any:

@@ -162,10 +162,10 @@ def _connect(file: Path, *, write: bool) -> sqlite3.Connection:
         if write:
             file.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(file, timeout=30, isolation_level=None)
-            connection.execute("PRAGMA synchronous = NORMAL")
             connection.executescript(_TABLES)
         else:
-            connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=30)
+            # Not read-only: what a killed run left half written is rolled back by whoever comes next.
+            connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=30)
             connection.execute("SELECT count(*) FROM meta").fetchone()
     except (sqlite3.Error, OSError) as error:
         raise _damaged(file, error) from error
@@ -290,8 +290,8 @@ def build_index(
     Raises
     ------
     SmartDJError
-        ``AUDIO_NOT_FOUND`` where the folder is none, ``USAGE`` where another run is at it or the index would lie in
-        the library, ``OUTPUT_UNWRITABLE``, ``DISK_FULL``.
+        ``AUDIO_NOT_FOUND`` where the folder is none, or has lost all of its sounds; ``USAGE`` where another run is at it
+        or the index would lie in the library; ``OUTPUT_UNWRITABLE``, ``DISK_FULL``.
     """
     root = Path(root).resolve()
     if not root.is_dir():
@@ -338,6 +338,12 @@ class _Builder:
                 self.db.execute("DELETE FROM skipped")
             lists = Lists(self.root)
             count, work = self._survey()
+            if count == 0 and not self.rebuild and self.db.execute("SELECT 1 FROM sounds").fetchone():
+                raise SmartDJError(
+                    ErrorCode.AUDIO_NOT_FOUND,
+                    f"{self.root} holds no sounds, but its index does; nothing was changed.",
+                    "Connect its disk; if the sounds are gone for good: smartdj library remove DIR.",
+                )
             self.db.execute("BEGIN")
             try:
                 yield from self._read_all(lists, count, work)

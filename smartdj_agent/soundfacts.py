@@ -7,6 +7,7 @@ WAV chunks (``bext``, ``iXML``, ``LIST``/``INFO``) are read here, by seeking fro
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -214,7 +215,10 @@ class Lists:
         relative = path.relative_to(self.root).as_posix()
         row = self._rows.get(path.name.casefold()) or self._root_rows.get(relative.casefold())
         if row is None:
-            row = self._root_rows.get(path.name.casefold(), {})
+            # Lists often name files without their folders; but a file of the list's own folder is meant first.
+            row = self._root_rows.get(path.name.casefold())
+            if row is None or (self.root / path.name).exists():
+                return {}
         return row
 
     def licence(self, path: Path) -> str:
@@ -225,7 +229,10 @@ class Lists:
     def stamp(self, path: Path) -> str:
         """What `row` and `licence` say, in short: a file is read again when it changes."""
         row = self.row(path)
-        return repr((sorted(row.items()), self.licence(path))) if row or self.licence(path) else ""
+        licence = self.licence(path)
+        if not row and not licence:
+            return ""
+        return hashlib.sha256(repr((sorted(row.items()), licence)).encode("utf-8", "replace")).hexdigest()[:16]
 
     def _read_folder(self, folder: Path) -> tuple[dict[str, dict[str, str]], str]:
         rows: dict[str, dict[str, str]] = {}

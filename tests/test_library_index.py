@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -251,6 +253,53 @@ def test_a_crash_in_the_networks_keeps_what_is_done(root: Path, monkeypatch: pyt
         list(build_index(root, bag_of_words, fail, listener_id="one"))
     assert len(IndexedLibrary(root)) == 2
     assert run().added == 2
+
+
+def test_a_run_that_was_killed_while_writing_harms_nothing(root: Path) -> None:
+    run = Run(root)
+    run()
+    code = (
+        "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "db.execute('PRAGMA cache_size = 2'); db.execute('BEGIN'); db.execute('DELETE FROM sounds')\n"
+        "db.execute('CREATE TABLE big AS WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500) '"
+        "          'SELECT i, randomblob(3000) AS b FROM n'); os._exit(9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, index_file(root)], timeout=60)
+    assert done.returncode == 9
+    assert Path(f"{index_file(root)}-journal").exists()
+    assert len(IndexedLibrary(root)) == 4
+    assert run().kept == 4
+
+
+def test_a_disk_that_is_away_costs_no_index(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    run = Run(root)
+    run()
+    away = tmp_path_factory.mktemp("away")
+    for path in list(root.iterdir()):
+        path.rename(away / path.name)
+    with pytest.raises(SmartDJError) as caught:
+        run()
+    assert caught.value.code is ErrorCode.AUDIO_NOT_FOUND
+    assert len(IndexedLibrary(root)) == 4
+    for path in list(away.iterdir()):
+        path.rename(root / path.name)
+    assert run().kept == 4
+
+
+def test_a_folder_that_cannot_be_opened_keeps_its_sounds(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(root)
+    run()
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if os.fspath(path).endswith("Dogs"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    summary = run()
+    assert summary.skipped == (("Dogs", "Permission denied"),)
+    assert (summary.sounds, summary.removed) == (4, 0)
 
 
 def test_progress_counts_files_and_tells_the_time_left(root: Path) -> None:

@@ -290,7 +290,7 @@ def build_index(
     Raises
     ------
     SmartDJError
-        ``AUDIO_NOT_FOUND`` where the folder is none, or has lost all of its sounds; ``USAGE`` where another run is at it
+        ``AUDIO_NOT_FOUND`` where the folder is none, or has lost all its sounds; ``USAGE`` where another run is at it
         or the index would lie in the library; ``OUTPUT_UNWRITABLE``, ``DISK_FULL``.
     """
     root = Path(root).resolve()

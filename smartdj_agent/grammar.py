@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from smartdj_agent.constraints import Leeway, on_side
 from smartdj_agent.errors import SmartDJError
 from smartdj_agent.steps import DIRECTIONS, Operation, Step, Timbre, parse_step
 
@@ -127,6 +128,12 @@ def free_text(tokens: Mapping[int, str]) -> FreeText:
     )
 
 
+def _open(phrases: Sequence[str], closed_sides: frozenset[str]) -> tuple[str, ...]:
+    """Places that lie on no closed side."""
+    named = zip(phrases, DIRECTIONS.values(), strict=True)
+    return tuple(phrase for phrase, azimuth in named if not any(on_side(azimuth, side) for side in closed_sides))
+
+
 class Automaton:
     """Token automaton; state 0 is the start, state 1 the end of a whole plan."""
 
@@ -177,6 +184,7 @@ def plan_automaton(
     *,
     max_steps: int,
     free: FreeText | None,
+    bound: Leeway | None = None,
 ) -> Automaton:
     """Build the automaton of all plans over given sounds.
 
@@ -194,6 +202,8 @@ def plan_automaton(
         Most lines of a plan.
     free
         What a question may be written with; None if the model may not ask back.
+    bound
+        What the instruction forbids; None for nothing.
 
     Raises
     ------
@@ -204,6 +214,17 @@ def plan_automaton(
     tokenize = lru_cache(maxsize=None)(tokenize)  # every line has the same segments
     line_feed = tokenize("\n")
     names, new_names = _folded(existing), _folded(addable)
+    allowed = dict.fromkeys(VERBS, names)
+    goals, places = GOALS, PLACES
+    if bound is not None:
+        changeable = [name for name in names if name in bound.changeable]
+        kept = [name for name in changeable if name not in bound.keep]
+        allowed = {verb: kept if verb in ("remove", "turn down") else changeable for verb in VERBS}
+        allowed["extract"] = [name for name in changeable if name in bound.extractable]
+        goals = _open(GOALS, bound.closed_sides)
+        places = _open(PLACES, bound.closed_to_adds)
+        new_names = [name for name in new_names if name not in bound.absent] if bound.addable else []
+        names = changeable
     if not names and not new_names and free is None:
         raise ValueError("a plan needs a sound to change or to add, or leave to ask")
 
@@ -222,9 +243,10 @@ def plan_automaton(
 
     def line(start: int, end: int) -> None:
         for verb, tails in VERBS.items():
-            after = join_names(verb, start, names)
+            after = join_names(verb, start, allowed[verb])
             if after is None:
                 continue
+            tails = goals if tails is GOALS else tails
             placed = automaton.state()
             join(after, PLACES, placed)
             done = automaton.state()
@@ -237,7 +259,7 @@ def plan_automaton(
         after = join_names("add", start, new_names)
         if after is not None:
             placed, levelled = automaton.state(), automaton.state()
-            join(after, PLACES, placed)
+            join(after, places, placed)
             join(placed, GAINS, levelled)
             automaton.path(levelled, line_feed, end)
 

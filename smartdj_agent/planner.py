@@ -14,6 +14,7 @@ from functools import cached_property
 
 import torch
 
+from smartdj_agent.constraints import Located, leeway, read_constraints, repairs
 from smartdj_agent.events import Heard
 from smartdj_agent.grammar import ACCEPT, START, FreeText, free_text, plan_automaton
 from smartdj_agent.models.planner_lm import EventToken, PlannerLM, prompt_text
@@ -25,6 +26,10 @@ from smartdj_agent.steps import Operation, Step
 MAX_STEPS = 6
 MAX_TOKENS = 220
 SPOKEN_CONFIDENCE = 0.9
+USUAL_CHOICES = ("make this a quiet forest", "remove the loudest sound", "add soft rain")
+"""Offered where the model has fewer than two different ideas of its own."""
+SAME_SOUND = 0.5
+"""Sentence similarity from which an unknown noun means a sound that was heard."""
 CHANGES = re.compile(
     r"\b(turn|lower|raise|reduce|boost|remove|delete|mute|cut|drop|lose|kill|quieter|louder|softer|down|up|off|out|move|pan"
     r"|put|send|shift|delay|earlier|later|reverb|echo|muffled?|bright(er)?|dark(er)?|warm(er)?|cold(er)?|extract|isolate"
@@ -72,6 +77,35 @@ class Planner:
         path = role_folder(self.preset, "planner") / "vocabulary.json"
         loaded: dict[str, dict[str, object]] = json.loads(path.read_text(encoding="utf-8"))
         return loaded
+
+    @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """What people call several sounds at once, with their labels."""
+        path = role_folder(self.preset, "planner") / "groups.json"
+        loaded: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
+        return loaded
+
+    def meant_by(self, noun: str, present: Sequence[str]) -> tuple[str, ...]:
+        """Names of sounds that a noun means: those that are there and known ones, by wording, group or meaning.
+
+        Parameters
+        ----------
+        noun
+            As the person says it, for example ``voice``.
+        present
+            Names of what is there.
+        """
+        forms = {noun, f"{noun}s", noun.removesuffix("s")}
+        labels = {label for label in self.vocabulary if forms & {word.lower() for word in self.words(label)}}
+        labels |= {label for group, members in self.groups.items() if group in forms for label in members}
+        names = {word for label in labels for word in self.words(label)}
+        there = [name for name in present if name in names or name.lower() in forms]
+        if not labels and not there and present:
+            # No wording that we know: what comes nearest of what is there, if it is near.
+            vectors = self.encoder.vectors([noun, *present])
+            near = vectors[1:] @ vectors[0]
+            there = [name for name, score in zip(present, near.tolist(), strict=True) if score >= SAME_SOUND]
+        return (*there, *(name for name in sorted(names) if name not in there))
 
     @cached_property
     def free_text(self) -> FreeText:
@@ -147,6 +181,10 @@ class Planner:
         known = {word for label in self.vocabulary for word in self.words(label)[:-1]}
         present = {item.label for item in heard}
         mentioned = set(self.named_in(instruction))
+        located = tuple(Located(item.label, item.azimuth_deg) for item in heard)
+        constraints = read_constraints(instruction, lambda noun: self.meant_by(noun, sorted(present)))
+        bound = leeway(sorted(present | mentioned), constraints)
+        nothing_to_do = not bound.changeable and not bound.addable
         automaton = plan_automaton(
             tokenize,
             tokenizer.eos_token_id,
@@ -154,7 +192,8 @@ class Planner:
             (known | mentioned) - present,
             max_steps=MAX_STEPS,
             # Who asks for a change of a named sound need not be asked back.
-            free=None if spoken else self.free_text,
+            free=None if spoken and not nothing_to_do else self.free_text,
+            bound=bound,
         )
         ids = torch.tensor([tokenize(prompt_text(events, instruction))], device=self.device)
         if events:
@@ -196,12 +235,13 @@ class Planner:
                 past_key_values=output.past_key_values,
                 use_cache=True,
             )
+        for step in repairs(emitted, located, constraints)[: MAX_STEPS - len(emitted)] if not asking else ():
+            emitted.append(step)
+            yield step
         if asking or not emitted:
             _, question, choices = read_plan_text(tokenizer.decode(written)) if asking else ((), "", ())
-            yield Asked(
-                question or "What should change in this recording?",
-                choices or ("make this a quiet forest", "remove the loudest sound", "add soft rain"),
-            )
+            ways = tuple(dict.fromkeys((*choices, *USUAL_CHOICES)))[: max(2, len(set(choices)))]
+            yield Asked(question or "What should change in this recording?", ways)
 
     @staticmethod
     def _useful(step: Step, emitted: Sequence[Step]) -> bool:

@@ -171,7 +171,8 @@ def _read_plan(message: step_pb2.Plan) -> tuple[Plan | None, list[SmartDJError]]
         try:
             steps.append(step_from_proto(item, f"plan.steps[{index}]"))
         except SmartDJError as error:
-            faults.append(error)
+            # Its traceback leads back here: it would keep the message, however large, until garbage is collected.
+            faults.append(error.with_traceback(None))
             steps.append(None)
     taken = {item.step_id for item in message.steps}
     numbers = iter(range(1, 2 * MAX_STEPS + 2))

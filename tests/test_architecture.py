@@ -16,8 +16,21 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"files"}),
     frozenset({"steps", "audio", "spatial", "instruction", "ucs", "soundfacts", "excerpt"}),
-    frozenset({"plan", "plan_text", "render", "library", "library_index", "shelf", "grammar", "sampling", "separation",
-               "models"}),
+    frozenset(
+        {
+            "constraints",
+            "grammar",
+            "library",
+            "library_index",
+            "models",
+            "plan",
+            "plan_text",
+            "render",
+            "sampling",
+            "separation",
+            "shelf",
+        }
+    ),
     frozenset({"events", "listening", "wire", "wire_status"}),
     frozenset({"editor", "planner"}),
     frozenset({"agent"}),

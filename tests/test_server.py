@@ -211,6 +211,16 @@ def test_a_review_can_be_decided_by_another_call(live: Live) -> None:
     assert (code, info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "JOB_ENDED")
 
 
+def test_many_decisions_at_once_are_one(live: Live) -> None:
+    job = submit(live, wav(), job_pb2.JobSpec(plan=TWO_STEPS, review=True))
+    calls = [live.jobs.ReviewJob.future(job_pb2.ReviewJobRequest(job_id=job.job_id)) for _ in range(8)]
+    for call in calls:
+        assert call.exception() is None or status_of(call.exception()).code == 9  # ended meanwhile
+    kinds = [event.WhichOneof("event") for event in watched(live, job.job_id)]
+    assert kinds.count("step_finished") == 2
+    assert kinds[-1] == "summary"
+
+
 def test_a_question_ends_the_plan(live: Live) -> None:
     header = edit_pb2.PlanRequest(header=edit_pb2.PlanHeader(instruction="unclear"))
     responses = list(live.edit.Plan(iter([header, edit_pb2.PlanRequest(data=wav())])))
@@ -280,6 +290,7 @@ def test_another_recordings_plan_is_refused(live: Live) -> None:
             [
                 edit_pb2.EditRequest(header=edit_pb2.EditHeader(spec=job_pb2.JobSpec(instruction="calm"))),
                 edit_pb2.EditRequest(data=b"this is no audio" * 100),
+                edit_pb2.EditRequest(audio_end=edit_pb2.AudioEnd()),
             ],
             "AUDIO_UNSUPPORTED",
         ),
@@ -288,6 +299,13 @@ def test_another_recordings_plan_is_refused(live: Live) -> None:
                 edit_pb2.EditRequest(header=edit_pb2.EditHeader(spec=job_pb2.JobSpec(instruction="calm"))),
                 edit_pb2.EditRequest(data=wav()),
                 edit_pb2.EditRequest(audio_end=edit_pb2.AudioEnd(sha256="00" * 32)),
+            ],
+            "UPLOAD_MISMATCH",
+        ),
+        (
+            [  # as a connection that breaks looks to the server
+                edit_pb2.EditRequest(header=edit_pb2.EditHeader(spec=job_pb2.JobSpec(instruction="calm"))),
+                edit_pb2.EditRequest(data=wav()),
             ],
             "UPLOAD_MISMATCH",
         ),

@@ -190,3 +190,8 @@ def test_what_the_agent_never_tells_is_nothing(kind: str) -> None:
     message = event_pb2.JobEvent()
     getattr(message, kind).SetInParent()
     assert wire.event_from_proto(message, lambda _: AUDIO) is None
+
+
+def test_faults_do_not_keep_the_message_that_they_are_about() -> None:
+    faults = wire.plan_violations(step_pb2.Plan(steps=[step_pb2.Step(text="nonsense")] * 2))
+    assert [fault.__traceback__ for fault in faults] == [None, None]

@@ -35,7 +35,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -44,6 +44,8 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from smartdj_agent.constraints import Constraint, ConstraintKind, Located, on_side
+from smartdj_agent.constraints import violations as broken
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.steps import DIRECTIONS, Operation, Step, Timbre
 
@@ -668,37 +670,6 @@ class ScenePresent:
     azimuth_deg: float | None
 
 
-class ConstraintKind(StrEnum):
-    """What an instruction can forbid."""
-
-    KEEP = "keep"
-    UNTOUCHED = "untouched"
-    CLEAR_SIDE = "clear_side"
-    NO_ADD_SIDE = "no_add_side"
-    NO_ADD = "no_add"
-    ONLY_ADD = "only_add"
-    EXCLUDE = "exclude"
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """A condition that a plan must meet.
-
-    Attributes
-    ----------
-    kind
-        Which condition.
-    labels
-        Bank labels (or unknown names) that KEEP, UNTOUCHED and EXCLUDE speak of.
-    side
-        ``left`` or ``right`` for CLEAR_SIDE and NO_ADD_SIDE.
-    """
-
-    kind: ConstraintKind
-    labels: tuple[str, ...] = ()
-    side: str = ""
-
-
 @dataclass(frozen=True)
 class Design:
     """An instruction and what it means.
@@ -733,61 +704,15 @@ class Design:
     style: str = ""
 
 
-def _on_side(azimuth_deg: float | None, side: str) -> bool:
-    return azimuth_deg is not None and (azimuth_deg < 0 if side == "left" else azimuth_deg > 0)
-
-
 def violations(
     steps: Sequence[Step],
     present: Sequence[ScenePresent],
     constraints: Sequence[Constraint],
     knowledge: SceneKnowledge,
 ) -> list[str]:
-    """Say how a plan breaks an instruction's constraints; an empty list means that it honours them."""
-
-    def key(label: str) -> str:
-        return knowledge.bank_label(label) or label
-
-    found: list[str] = []
-    existing = [(step, key(step.target)) for step in steps if step.operation is not Operation.ADD]
-    adds = [(step, key(step.target)) for step in steps if step.operation is Operation.ADD]
-    removed = {name for step, name in existing if step.operation is Operation.REMOVE}
-    for step, name in existing:
-        if step.operation is Operation.EXTRACT:
-            removed |= {key(sound.label) for sound in present} - {name}
-    moved = {name: step.to_azimuth_deg for step, name in existing if step.operation is Operation.DIRECTION}
-    lowered = {name for s, name in existing if s.operation is Operation.VOLUME and (s.gain_db or 0) < 0}
-    for constraint in constraints:
-        named = set(constraint.labels)
-        match constraint.kind:
-            case ConstraintKind.KEEP:
-                found += [f"{name} was to be kept" for name in sorted(named & (removed | lowered))]
-            case ConstraintKind.UNTOUCHED:
-                touched = {name for _, name in existing} | removed
-                found += [f"{name} was not to be touched" for name in sorted(named & touched)]
-            case ConstraintKind.CLEAR_SIDE:
-                stay = [(key(s.label), s.azimuth_deg) for s in present if key(s.label) not in removed]
-                places = [(name, moved.get(name, azimuth)) for name, azimuth in stay]
-                places += [(name, step.azimuth_deg) for step, name in adds]
-                found += [
-                    f"{n} is on the {constraint.side}" for n, a in places if _on_side(a, constraint.side)
-                ]
-            case ConstraintKind.NO_ADD_SIDE:
-                found += [
-                    f"{n} is added on the {constraint.side}"
-                    for s, n in adds
-                    if _on_side(s.azimuth_deg, constraint.side)
-                ]
-            case ConstraintKind.NO_ADD:
-                found += [f"{name} is added" for _, name in adds]
-            case ConstraintKind.ONLY_ADD:
-                found += [f"{name} is changed" for _, name in existing]
-            case ConstraintKind.EXCLUDE:
-                left = {key(sound.label) for sound in present} - removed
-                found += [
-                    f"{name} was to be absent" for name in sorted(named & (left | {n for _, n in adds}))
-                ]
-    return found
+    """Say how a plan breaks an instruction's constraints; see `smartdj_agent.constraints.violations`."""
+    located = [Located(sound.label, sound.azimuth_deg) for sound in present]
+    return broken(steps, located, constraints, lambda label: knowledge.bank_label(label) or label)
 
 
 def plan_problems(
@@ -898,7 +823,7 @@ def _heard_at(rng: np.random.Generator, sound: _Sound) -> float | None:
 def _allowed_azimuths(constraints: Sequence[Constraint], *, adding: bool) -> list[float]:
     kinds = {ConstraintKind.CLEAR_SIDE} | ({ConstraintKind.NO_ADD_SIDE} if adding else set())
     closed = [c.side for c in constraints if c.kind in kinds]
-    return [a for a in DIRECTIONS.values() if not any(_on_side(a, side) for side in closed)]
+    return [a for a in DIRECTIONS.values() if not any(on_side(a, side) for side in closed)]
 
 
 def _other_azimuth(rng: np.random.Generator, sound: _Sound, allowed: Sequence[float]) -> float:
@@ -1108,7 +1033,7 @@ def _may_extract(
 
 def _stays_clear(sound: _Sound, constraints: Sequence[Constraint]) -> bool:
     sides = [c.side for c in constraints if c.kind is ConstraintKind.CLEAR_SIDE]
-    return not any(_on_side(sound.azimuth_deg, side) for side in sides)
+    return not any(on_side(sound.azimuth_deg, side) for side in sides)
 
 
 def _gentle_change(

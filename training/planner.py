@@ -20,7 +20,7 @@ from smartdj_agent.models.planner_lm import EventToken, PlannerLM, prompt_text
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.plan_text import plan_text, read_plan_text
 from smartdj_agent.steps import Step
-from training.designer import Design, SceneKnowledge, ScenePresent, default_knowledge, design
+from training.designer import CATEGORY_NOUNS, Design, SceneKnowledge, ScenePresent, default_knowledge, design
 from training.loop import command_line
 
 AZIMUTHS_DEG = (-90.0, -45.0, 0.0, 45.0, 90.0)
@@ -163,6 +163,17 @@ class PlannerTask:
         self.model.save(folder)
         text = json.dumps(sound_names(self.knowledge), indent=1)
         (folder / "vocabulary.json").write_text(text + "\n", encoding="utf-8")
+        (folder / "groups.json").write_text(json.dumps(group_names(self.knowledge), indent=1) + "\n", encoding="utf-8")
+
+
+def group_names(knowledge: SceneKnowledge) -> dict[str, list[str]]:
+    """What people call several sounds at once ("voices", "animals", "music"), with the labels that it stands for."""
+    named: dict[str, set[str]] = {}
+    for group in knowledge.groups.values():
+        named.setdefault(group.noun, set()).update(group.labels)
+    for category, noun in CATEGORY_NOUNS.items():
+        named.setdefault(noun, set()).update(knowledge.select(category))
+    return {noun: sorted(labels) for noun, labels in sorted(named.items())}
 
 
 def check_readable(example: PlanExample) -> bool:

@@ -137,12 +137,21 @@ class Upload:
         Raises
         ------
         SmartDJError
-            ``UPLOAD_MISMATCH`` where the file has another size or hash than was said; ``AUDIO_*`` where it isn't
-            audio that this store takes, see `BlobStore`. Then nothing is left of the upload.
+            ``UPLOAD_MISMATCH`` where the file has another hash than was said; ``AUDIO_*`` where it isn't audio that
+            this store takes, see `BlobStore`. Then nothing is left of the upload. ``UPLOAD_MISMATCH`` also where less
+            came than was said; then what came stays: to a server, a connection that breaks may look like an early end.
         """
         if self._stored is None:
             if self._file is None or self._path is None:
                 raise ValueError("the upload is closed")
+            if self._size_bytes is not None and self.received_bytes < self._size_bytes:
+                self.close()
+                raise SmartDJError(
+                    ErrorCode.UPLOAD_MISMATCH,
+                    f"only {self.received_bytes} of {self._size_bytes} bytes came",
+                    "send the rest, from where GetUpload says",
+                    field="header.size_bytes",
+                )
             try:
                 self._check(sha256)
                 with _plain_errors():
@@ -189,13 +198,6 @@ class Upload:
         file.truncate()
 
     def _check(self, sha256: str) -> None:
-        if self._size_bytes is not None and self.received_bytes != self._size_bytes:
-            raise SmartDJError(
-                ErrorCode.UPLOAD_MISMATCH,
-                f"only {self.received_bytes} of {self._size_bytes} bytes came",
-                "send the whole file before ending the stream",
-                field="header.size_bytes",
-            )
         wanted = self.sha256 or sha256
         if wanted and self._digest.hexdigest() != wanted:
             raise SmartDJError(

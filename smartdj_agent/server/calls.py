@@ -29,6 +29,7 @@ REQUEST_ID_KEY: Final = "x-request-id"
 CLIENT_ID_KEY: Final = "x-client-id"
 HEALTH: Final = "/grpc.health.v1.Health/"
 
+NO_SUCH_METHOD: Final = "this server has no such method"
 IDLE_S: Final = 0.1
 DRAIN_S: Final = 2.0
 
@@ -147,7 +148,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             async def work() -> Any:
                 if isinstance(request, SmartDJError):
                     raise request
-                return await inner(request, context)
+                try:
+                    return await inner(request, context)
+                except NotImplementedError:
+                    if context.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                        raise
+                    # What gRPC's generated classes do for methods that their services leave out.
+                    return await context.abort(grpc.StatusCode.UNIMPLEMENTED, NO_SUCH_METHOD)
 
             # An upload of what is there already succeeds while it is being sent.
             drain = _Drain.ALWAYS if handler.request_streaming else _Drain.NEVER
@@ -231,7 +238,7 @@ async def _outcome(work: Callable[[], Awaitable[Any]], call: Call) -> Any:
     except grpc.aio.BaseError:
         raise
     except SmartDJError as error:
-        return error
+        return error.with_traceback(None)  # which holds the request, however large
     except Exception:
         _LOGGER.exception("unexpected failure", extra={"method": call.method})
         return SmartDJError(
@@ -314,7 +321,7 @@ def _raise(error: SmartDJError) -> Callable[[_Context], Awaitable[None]]:
 async def _no_such_method(context: _Context) -> None:
     await _let_finish_sending(context)
     # The bare code: tools try one version of a service after another by it.
-    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this server has no such method")
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, NO_SUCH_METHOD)
 
 
 def _values(metadata: _Pairs, key: str) -> list[str | bytes]:

@@ -15,7 +15,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -79,6 +79,7 @@ class _Live:
     cancelled: bool = False
     parked: bool = False
     queued_at: float = 0.0
+    deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def tell(self) -> None:
         for watcher in self.watchers:
@@ -119,6 +120,7 @@ class JobManager:
         self.metrics = metrics
         self._slots = slots
         self._live: dict[str, _Live] = {}
+        self._unfinished: set[asyncio.Task[Any]] = set()
         self._database = ThreadPoolExecutor(1, "smartdj-store")
         self._arrived = asyncio.Condition()
         self._stopping = False
@@ -130,6 +132,16 @@ class JobManager:
         """Run a function of the store on its own thread, one at a time."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._database, lambda: function(*arguments, **options))
+
+    async def _whole(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Do something to its end, also where the call that asked for it is cancelled meanwhile.
+
+        Else a job could be in the store and not in the queue, or out of the queue and not ended.
+        """
+        task = asyncio.ensure_future(work)
+        self._unfinished.add(task)  # the event loop itself doesn't keep it
+        task.add_done_callback(self._unfinished.discard)
+        return await asyncio.shield(task)
 
     # --- life cycle ---
 
@@ -181,6 +193,7 @@ class JobManager:
         """Let go of the database's thread."""
         if self._noticing is not None:
             self._noticing.cancel()
+        await asyncio.gather(*self._unfinished, return_exceptions=True)
         await asyncio.get_running_loop().run_in_executor(None, self._database.shutdown)
 
     # --- what clients ask for ---
@@ -231,12 +244,18 @@ class JobManager:
             accepted=bool(given) and not spec.review,
             created_s=time.time(),
         )
+        return await self._whole(self._make(record, spec, lane, request_id))
+
+    async def _make(
+        self, record: JobRecord, spec: job_pb2.JobSpec, lane: str, request_id: str
+    ) -> tuple[JobRecord, bool]:
+        """Keep a new job and queue it."""
         record, made = await self.db(self.store.create, record, request_id=request_id, digest=request_digest(spec))
         if not made:
             return record, False
         self.metrics.job_moved(None, record.state.value)
         live = self._enliven(record, [], lane)
-        if given:
+        if record.plan:
             ready = event_pb2.PlanReadyEvent(plan=spec.plan, awaits_review=spec.review)
             state = JobState.AWAITING_REVIEW if spec.review else JobState.QUEUED
             await self._record(live, event_pb2.JobEvent(plan_ready=ready), state=state)
@@ -264,7 +283,7 @@ class JobManager:
         if job_id is None:
             return None
         record = await self.get(job_id)
-        if source_sha256 and source_sha256 != record.source_sha256:
+        if source_sha256 and source_sha256.lower() != record.source_sha256:
             raise SmartDJError(
                 ErrorCode.USAGE,
                 "the request id was used before, for another recording",
@@ -295,12 +314,19 @@ class JobManager:
         """
         if changed is not None:
             changed = plan_to_proto(check_plan(changed))
+        return await self._whole(self._review(job_id, changed))
+
+    async def _review(self, job_id: str, changed: step_pb2.Plan | None) -> JobRecord:
         live = self._live.get(job_id)
-        if live is None or live.cancelled:
-            record = await self.get(job_id)
-            raise SmartDJError(
-                ErrorCode.JOB_ENDED, f"job {job_id} is {record.state.value} already", "Start another job with the plan."
-            )
+        if live is None:
+            raise _ended(await self.get(job_id))
+        async with live.deciding:  # of two decisions at a time, the second must see the first
+            return await self._decide(live, changed)
+
+    async def _decide(self, live: _Live, changed: step_pb2.Plan | None) -> JobRecord:
+        job_id = live.record.job_id
+        if live.cancelled or live.record.state.ended:
+            raise _ended(live.record)
         if live.record.accepted:
             if changed is None or changed.SerializeToString(deterministic=True) == live.record.plan:
                 return live.record
@@ -342,6 +368,10 @@ class JobManager:
         if live is None or live.cancelled:
             return await self.get(job_id)
         live.cancelled = True
+        return await self._whole(self._cancel(live))
+
+    async def _cancel(self, live: _Live) -> JobRecord:
+        job_id = live.record.job_id
         if live.worker is not None:
             live.worker.cancel(live.task_id)  # the report ends the job
         elif self.queue.remove(job_id) or live.record.state is JobState.AWAITING_REVIEW:
@@ -433,7 +463,7 @@ class JobManager:
         self.remark(live.record.job_id, event_pb2.JobEvent(queued=event_pb2.QueuedEvent(position=position)))
         self.metrics.set_queue_length(len(self.queue))
         async with self._arrived:
-            self._arrived.notify()
+            self._arrived.notify_all()
 
     def _can_work(self, worker: Worker) -> bool:
         """Whether a worker takes jobs: once it is ready, or, where none is, to tell their clients why not."""
@@ -738,6 +768,13 @@ def internal(error: Exception) -> SmartDJError:
     )
 
 
+def _ended(record: JobRecord) -> SmartDJError:
+    state = record.state.value if record.state.ended else JobState.CANCELLED.value
+    return SmartDJError(
+        ErrorCode.JOB_ENDED, f"job {record.job_id} is {state} already", "Start another job with the plan."
+    )
+
+
 def _numbered(data: bytes, job_id: str, number: int) -> event_pb2.JobEvent:
     event = event_pb2.JobEvent.FromString(data)
     event.job_id, event.sequence = job_id, number
@@ -748,9 +785,9 @@ _STATES: dict[JobState, Any] = {state: job_pb2.JobState.Value(f"JOB_STATE_{state
 
 
 def states_from_proto(states: Sequence[int]) -> list[JobState]:
-    """Read the states of a list request; unknown ones are ignored."""
+    """Read the states of a list request, each once; unknown ones are ignored."""
     names = {number: state for state, number in _STATES.items()}
-    return [names[number] for number in states if number in names]
+    return [names[number] for number in dict.fromkeys(states) if number in names]
 
 
 def _describe(record: JobRecord, infos: dict[str, audio_pb2.AudioInfo]) -> job_pb2.Job:

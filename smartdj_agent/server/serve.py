@@ -199,8 +199,13 @@ async def serving(configuration: Configuration, *, agent: str = REAL_AGENT) -> A
                 settings.port_file.unlink(missing_ok=True)
 
 
-def run(configuration: Configuration) -> None:
+def run(configuration: Configuration, *, agent: str = REAL_AGENT) -> None:
     """Serve until SIGINT or SIGTERM; a second one doesn't wait for running steps. SIGHUP reloads the configuration.
+
+    Parameters
+    ----------
+    configuration, agent
+        As for `serving`.
 
     Raises
     ------
@@ -208,14 +213,14 @@ def run(configuration: Configuration) -> None:
         As `serving`.
     """
     logs.configure(configuration.settings.log_level, configuration.settings.log_format)
-    asyncio.run(_until_signal(configuration))
+    asyncio.run(_until_signal(configuration, agent))
 
 
-async def _until_signal(configuration: Configuration) -> None:
+async def _until_signal(configuration: Configuration, agent: str) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     began = time.monotonic()
-    async with serving(configuration) as running:
+    async with serving(configuration, agent=agent) as running:
         log.info(
             "listening",
             extra={"address": running.address, "version": __version__, "metrics_port": running.metrics_port},

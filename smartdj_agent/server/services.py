@@ -7,10 +7,11 @@ here blocks the event loop: files are read and written on threads.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, BinaryIO, TypeVar, cast
 
 import soundfile
@@ -29,8 +30,8 @@ from smartdj.v1 import (
 from smartdj_agent import __version__
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.instruction import check_instruction
-from smartdj_agent.plan import MAX_STEPS, PlanStep
-from smartdj_agent.server.blobs import BlobStore
+from smartdj_agent.plan import MAX_STEPS, Plan, PlanStep
+from smartdj_agent.server.blobs import BlobStore, Upload
 from smartdj_agent.server.calls import current_call
 from smartdj_agent.server.jobs import JobManager, audio_info, check_plan, states_from_proto
 from smartdj_agent.server.metrics import Metrics
@@ -46,7 +47,7 @@ MAX_CHUNK_BYTES = 1024 * 1024
 MAX_SILENCE_S = 60.0
 """How long a client may keep an upload waiting for its next piece before it is given up."""
 
-Message = TypeVar("Message")
+Result = TypeVar("Result")
 Context = Any  # grpc.aio.ServicerContext, whose stubs are generic in what nobody uses
 
 
@@ -138,13 +139,7 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
         spec = job_pb2.JobSpec(
             instruction=header.instruction, plan_only=True, seed=header.seed, source_name=header.source_name
         )
-        check_spec(spec, self.sources.settings())
-        record = await self.jobs.recall(caller(context)["client"], header.request_id, spec, header.audio.sha256)
-        if record is None:
-            source = await self._received(stream, header.audio if header.HasField("audio") else None)
-            record, _ = await self.jobs.submit(
-                spec, source, request_id=check_request_id(header.request_id), **caller(context)
-            )
+        record = await self._begun(stream, header, spec, context, goes_on=False)
         try:
             async with aclosing(self.jobs.watch(record.job_id)) as events:
                 async for event in events:
@@ -194,15 +189,9 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
         if first is None or first.WhichOneof("payload") != "header":
             raise out_of_order("the first message of Edit is the header")
         header = first.header
-        check_spec(header.spec, self.sources.settings())
-        record = await self.jobs.recall(caller(context)["client"], header.request_id, header.spec, header.audio.sha256)
-        if record is None:
-            source = await self._received(stream, header.audio if header.HasField("audio") else None)
-            record, _ = await self.jobs.submit(
-                header.spec, source, request_id=check_request_id(header.request_id), **caller(context)
-            )
-        said = asyncio.create_task(self._listen(stream, record.job_id))
         goes_on = header.on_disconnect == edit_pb2.ON_DISCONNECT_CONTINUE
+        record = await self._begun(stream, header, header.spec, context, goes_on=goes_on)
+        said = asyncio.create_task(self._listen(stream, record.job_id))
         try:
             async with aclosing(self._told(record, header.delivery, said)) as responses:
                 async for response in responses:
@@ -214,6 +203,35 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
         finally:
             said.cancel()
             await asyncio.gather(said, return_exceptions=True)
+
+    async def _begun(
+        self,
+        stream: Stream,
+        header: edit_pb2.EditHeader | edit_pb2.PlanHeader,
+        spec: job_pb2.JobSpec,
+        context: Context,
+        *,
+        goes_on: bool,
+    ) -> JobRecord:
+        """The job of a stream, found or made; `goes_on`: also where the client has gone when it is made."""
+        check_spec(spec, self.sources.settings())
+        request_id, client = check_request_id(header.request_id), caller(context)
+        record = await self.jobs.recall(client["client"], request_id, spec, header.audio.sha256)
+        if record is not None:
+            return record
+        if header.HasField("audio"):
+            source = await self.sources.find(header.audio)
+        else:
+            source = await self._received(stream, says_end=isinstance(header, edit_pb2.EditHeader))
+        making = asyncio.ensure_future(self.jobs.submit(spec, source, request_id=request_id, **client))
+        try:
+            return (await asyncio.shield(making))[0]
+        except asyncio.CancelledError:
+            with suppress(SmartDJError):
+                record, _ = await making
+                if not goes_on:
+                    await self.jobs.cancel(record.job_id)
+            raise
 
     async def _told(
         self, record: JobRecord, delivery: int, said: asyncio.Task[None]
@@ -283,23 +301,26 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
             warning = event_pb2.WarningEvent(code=error.code.value, message=message, hint=error.hint)
             self.jobs.remark(job_id, event_pb2.JobEvent(warning=warning))
 
-    async def _received(self, stream: Stream, named: audio_pb2.AudioSource | None) -> StoredAudio:
-        """The recording of a stream: named in its header, or sent after it."""
-        if named is not None:
-            return await self.sources.find(named)
-        upload = await asyncio.to_thread(self.sources.blobs.receive)
-        try:
+    async def _received(self, stream: Stream, *, says_end: bool) -> StoredAudio:
+        """The recording that is sent after a header; `says_end`: with a message after its last bytes."""
+        async with receiving(self.sources.blobs.receive) as upload:
             sha256 = ""
+            ended = False
             while (message := await stream.next()) is not None:
                 match message.WhichOneof("payload"):
                     case "data":
                         self.sources.metrics.received(check_chunk(message.data))
-                        await asyncio.to_thread(upload.write, message.data)
+                        await to_its_end(upload.write, message.data)
                     case "audio_end":
                         sha256 = message.audio_end.sha256
+                        ended = True
                         break
                     case "cancel":
-                        raise SmartDJError(ErrorCode.CANCELLED, "the client cancelled before the recording was here")
+                        raise SmartDJError(
+                            ErrorCode.CANCELLED,
+                            "the client cancelled before the recording was here",
+                            "Nothing was begun; send the request again to have it done.",
+                        )
                     case _:
                         raise out_of_order("after the header comes the recording")
             if sha256:
@@ -311,9 +332,15 @@ class EditService(edit_pb2_grpc.EditServiceServicer):
                     "Send its bytes after the header, or name it in the header.",
                     "data",
                 )
-            return await asyncio.to_thread(upload.finish, sha256.lower())
-        finally:
-            await asyncio.to_thread(upload.close)
+            if says_end and not ended:
+                # A broken connection looks like an early end: half a recording must not be taken for a whole one.
+                raise SmartDJError(
+                    ErrorCode.UPLOAD_MISMATCH,
+                    "the stream ended before the recording did",
+                    "Send audio_end after the recording's last bytes.",
+                    "audio_end",
+                )
+            return await to_its_end(upload.finish, sha256.lower())
 
     async def _chunks(self, info: audio_pb2.AudioInfo, index: int) -> AsyncIterator[edit_pb2.AudioChunk]:
         async for offset, data in read_chunks(self.sources.blobs, info.sha256, 0):
@@ -343,16 +370,13 @@ class AudioService(audio_pb2_grpc.AudioServiceServicer):
         stored = await asyncio.to_thread(self.sources.store.audio, sha256)
         if stored is not None:
             return audio_pb2.UploadResponse(audio=audio_info(stored))
-        upload = await asyncio.to_thread(self.blobs.begin, sha256, header.size_bytes, header.offset_bytes)
-        try:
+        async with receiving(self.blobs.begin, sha256, header.size_bytes, header.offset_bytes) as upload:
             while (message := await stream.next()) is not None:
                 if message.WhichOneof("payload") != "data":
                     raise out_of_order("after the header come data")
                 self.sources.metrics.received(check_chunk(message.data))
-                await asyncio.to_thread(upload.write, message.data)
-            return audio_pb2.UploadResponse(audio=audio_info(await asyncio.to_thread(upload.finish)))
-        finally:
-            await asyncio.to_thread(upload.close)
+                await to_its_end(upload.write, message.data)
+            return audio_pb2.UploadResponse(audio=audio_info(await to_its_end(upload.finish)))
 
     async def GetUpload(
         self, request: audio_pb2.GetUploadRequest, context: Context
@@ -401,7 +425,7 @@ class AudioService(audio_pb2_grpc.AudioServiceServicer):
 
         await asyncio.to_thread(copy)
         await asyncio.to_thread(self.sources.fetched, stored.sha256)
-        return audio_pb2.ExportFileResponse(path=request.path)
+        return audio_pb2.ExportFileResponse(path=os.path.realpath(request.path))
 
 
 class JobService(job_pb2_grpc.JobServiceServicer):
@@ -414,13 +438,11 @@ class JobService(job_pb2_grpc.JobServiceServicer):
     async def SubmitJob(self, request: job_pb2.SubmitJobRequest, context: Context) -> job_pb2.SubmitJobResponse:
         """Start a job."""
         check_spec(request.spec, self.sources.settings())
-        client = caller(context)["client"]
-        record = await self.jobs.recall(client, request.request_id, request.spec, request.audio.sha256)
+        request_id, client = check_request_id(request.request_id), caller(context)
+        record = await self.jobs.recall(client["client"], request_id, request.spec, request.audio.sha256)
         if record is None:
             source = await self.sources.find(request.audio)
-            record, _ = await self.jobs.submit(
-                request.spec, source, request_id=check_request_id(request.request_id), **caller(context)
-            )
+            record, _ = await self.jobs.submit(request.spec, source, request_id=request_id, **client)
         return job_pb2.SubmitJobResponse(job=await self.jobs.describe(record))
 
     async def GetJob(self, request: job_pb2.GetJobRequest, context: Context) -> job_pb2.GetJobResponse:
@@ -434,10 +456,16 @@ class JobService(job_pb2_grpc.JobServiceServicer):
                 ErrorCode.USAGE, f"page_size is {request.page_size}", "Ask for 1 to 500 jobs at once.", "page_size"
             )
         states = states_from_proto(request.states)
-        records, token = await self.jobs.db(
-            self.jobs.store.page, states, request.page_size or 50, request.page_token
-        )
-        return job_pb2.ListJobsResponse(jobs=await self.jobs.describe_all(records), next_page_token=token)
+        size, token = request.page_size or 50, request.page_token
+        while True:
+            records, following = await self.jobs.db(self.jobs.store.page, states, size, token)
+            response = job_pb2.ListJobsResponse(
+                jobs=await self.jobs.describe_all(records), next_page_token=following
+            )
+            # gRPC sends no message above the limit, and plans may be long.
+            if len(records) <= 1 or response.ByteSize() <= self.sources.settings().max_message_bytes:
+                return response
+            size = len(records) // 2
 
     async def WatchJob(
         self, request: job_pb2.WatchJobRequest, context: Context
@@ -558,6 +586,36 @@ class Stream:
             ) from error
 
 
+async def to_its_end(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Run a function on a thread. A call that is cancelled meanwhile, even more than once, still waits for it.
+
+    So nobody closes a file under its writer, whose bytes might then go into whatever is opened next.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        work.exception()  # nobody is left to hear of it
+        raise cancelled
+    return work.result()
+
+
+@asynccontextmanager
+async def receiving(begin: Callable[..., Upload], *arguments: Any) -> AsyncIterator[Upload]:
+    """Begin an upload and close it in the end, at whatever moment the call is cancelled."""
+    begun: list[Upload] = []
+    try:
+        await to_its_end(lambda: begun.append(begin(*arguments)))
+        yield begun[0]
+    finally:
+        for upload in begun:
+            await to_its_end(upload.close)
+
+
 async def read_chunks(blobs: BlobStore, sha256: str, offset: int) -> AsyncIterator[tuple[int, bytes]]:
     """Yield a file's bytes from an offset on, `CHUNK_BYTES` at a time, each with its place."""
     file = await asyncio.to_thread(blobs.open, sha256)
@@ -617,6 +675,7 @@ def check_spec(spec: job_pb2.JobSpec, settings: Settings) -> None:
     SmartDJError
         USAGE, INSTRUCTION_EMPTY, INSTRUCTION_TOO_LONG, or what is wrong with the plan.
     """
+    spec.DiscardUnknownFields()  # they would be kept with the job and sent to whoever lists it
     wish = spec.WhichOneof("wish")
     if wish is None:
         raise SmartDJError(
@@ -631,6 +690,11 @@ def check_spec(spec: job_pb2.JobSpec, settings: Settings) -> None:
             "Use source or WAV float.",
             "spec.output_encoding",
         )
+    try:
+        Plan((), source_name=spec.source_name)
+    except SmartDJError as error:
+        message = error.message.replace(error.field, "source_name")
+        raise SmartDJError(ErrorCode.USAGE, message, error.hint, "spec.source_name") from error
     if wish == "plan":
         if spec.plan_only:
             raise SmartDJError(

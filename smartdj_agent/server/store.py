@@ -26,6 +26,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
 
+_MAX_JOB_ID_CHARS = 100
 _CHUNK = 200
 """Names per statement, and jobs deleted per transaction, so that nobody waits long."""
 
@@ -534,6 +535,7 @@ class JobStore:
             ``JOB_NOT_FOUND``.
         """
         with self._reading() as connection:
+            _check_job_id(job_id)
             number = connection.scalar(sa.select(_JOBS.c.number).where(_JOBS.c.job_id == job_id))
             if number is None:
                 raise _no_job(job_id)
@@ -756,6 +758,7 @@ class JobStore:
         return str(row.job_id)
 
     def _load(self, connection: sa.Connection, job_id: str) -> tuple[int, JobRecord]:
+        _check_job_id(job_id)
         row = connection.execute(sa.select(_JOBS).where(_JOBS.c.job_id == job_id)).one_or_none()
         if row is None:
             raise _no_job(job_id)
@@ -801,6 +804,12 @@ _PAST = {
     JobState.FAILED: "failed",
     JobState.CANCELLED: "was cancelled",
 }
+
+
+def _check_job_id(job_id: str) -> None:
+    # sqlite3 keeps a copy of what it was last asked for, per statement and connection.
+    if len(job_id) > _MAX_JOB_ID_CHARS:
+        raise _no_job(f"{job_id[:_MAX_JOB_ID_CHARS]}…")
 
 
 def _no_job(job_id: str) -> SmartDJError:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sqlite3
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from smartdj_agent import library_index
 from smartdj_agent.errors import ErrorCode, SmartDJError
@@ -28,6 +33,7 @@ from smartdj_agent.library_index import (
     remove_index,
     stem,
 )
+from smartdj_agent.soundfacts import Lists, _wav_texts
 from tests.test_library import bag_of_words
 
 RATE = 16_000
@@ -159,6 +165,47 @@ def test_broken_metadata_is_passed_over(tmp_path: Path, chunk: bytes) -> None:
     add_chunk(write(tmp_path / "cow mooing.wav"), b"iXML", chunk)
     assert Run(tmp_path)().skipped == ()
     assert search(tmp_path, "cow mooing") == ["cow mooing.wav"]
+
+
+CHUNK = st.tuples(
+    st.sampled_from([b"bext", b"iXML", b"LIST", b"ds64", b"data", b"junk"]), st.binary(max_size=80), st.integers(-9, 9)
+)
+
+
+@settings(deadline=None)
+@given(st.lists(CHUNK, max_size=6), st.sampled_from([b"RIFF", b"RF64", b"what"]), st.integers(0, 9))
+def test_no_chunk_breaks_the_reader(chunks: list[tuple[bytes, bytes, int]], head: bytes, cut: int) -> None:
+    data = head + b"\xff\xff\xff\xffWAVE"
+    for name, content, wrong in chunks:
+        data += name + struct.pack("<I", max(0, len(content) + wrong)) + (b"INFO" if name == b"LIST" else b"") + content
+    with contextlib.suppress(struct.error, ValueError):  # what `embedded_texts` passes over
+        for name, text in _wav_texts(io.BytesIO(data[: len(data) - cut])):
+            assert name.islower()
+            assert text == " ".join(text.split())
+            assert text.isprintable()
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300))
+def test_no_list_breaks_the_reader(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, head in (("a.csv", b""), ("b.csv", b"path,label,licence\n"), ("LICENSE.txt", b"")):
+            (Path(folder) / name).write_bytes(head + content)
+        lists = Lists(Path(folder))
+        found = lists.row(Path(folder) / "x.wav")
+        assert all(value.isprintable() for value in found.values())
+        assert lists.licence(Path(folder) / "x.wav").isprintable()
+        assert lists.stamp(Path(folder) / "x.wav") == Lists(Path(folder)).stamp(Path(folder) / "x.wav")
+
+
+def test_a_bare_name_in_a_list_means_the_lists_own_folder_first(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("Filename,Title\n01.wav,owl\n02.wav,wolf\n", encoding="utf-8")
+    for name in ("01.wav", "Cars/01.wav", "Cars/02.wav"):
+        write(tmp_path / name)
+    lists = Lists(tmp_path)
+    assert lists.row(tmp_path / "01.wav")["label"] == "owl"
+    assert lists.row(tmp_path / "Cars" / "01.wav") == {}
+    assert lists.row(tmp_path / "Cars" / "02.wav")["label"] == "wolf"
 
 
 def test_nothing_is_written_to_the_library(root: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -30,11 +30,12 @@ from smartdj_agent.events import (
     Writing,
 )
 from smartdj_agent.instruction import check_instruction
-from smartdj_agent.library import SoundLibrary
 from smartdj_agent.listening import listen
 from smartdj_agent.models.presets import get_preset
+from smartdj_agent.models.weights import is_installed, network_id
 from smartdj_agent.plan import Plan, PlanStep, Provenance, check_source
 from smartdj_agent.planner import Asked, Planner
+from smartdj_agent.shelf import Shelf, check_add_source
 
 
 class Agent:
@@ -47,25 +48,40 @@ class Agent:
     device
         ``auto``, ``cpu`` or ``cuda``.
     library
-        Folder of sounds to add from; by default the starter library.
+        Folders of sounds to add from; by default all that the person has indexed. The starter library comes last.
+    add_source
+        Where added sounds come from: ``auto``, ``edit``, ``generate`` or ``library``; see `smartdj_agent.editor`.
 
     Raises
     ------
     SmartDJError
-        USAGE for an unknown preset or device, DEVICE_UNAVAILABLE.
+        USAGE for an unknown preset, device or source of sounds, DEVICE_UNAVAILABLE.
     """
 
-    def __init__(self, preset: str = "small", device: str = "auto", library: Path | None = None) -> None:
+    def __init__(
+        self,
+        preset: str = "small",
+        device: str = "auto",
+        library: Path | Sequence[Path] | None = None,
+        add_source: str = "auto",
+    ) -> None:
         self.preset = get_preset(preset)
         self.device = choose_device(device)
-        self._library_folder = library
+        self._folders = (library,) if isinstance(library, Path) else library
+        self._add_source = check_add_source(add_source)
 
     @cached_property
     def editor(self) -> Editor:
-        """What carries out steps."""
-        found = self._library_folder
-        library = SoundLibrary.open(found) if found is not None else SoundLibrary.starter()
-        return Editor(self.preset, self.device, library)
+        """What carries out steps.
+
+        Raises
+        ------
+        SmartDJError
+            AUDIO_NOT_FOUND or AUDIO_UNREADABLE where a library can't be opened.
+        """
+        # None to go by texts alone: an editor without a listener can still place sounds.
+        listener_id = network_id("small", "listener") if is_installed("small", "listener") else None
+        return Editor(self.preset, self.device, Shelf.open(self._folders, listener_id), self._add_source)
 
     @cached_property
     def planner(self) -> Planner:
@@ -180,11 +196,7 @@ class Agent:
         for index, plan_step in enumerate(steps[done:], start=done):
             yield StepStarted(index, len(steps), plan_step, self.device)
             started = time.monotonic()
-            run = (
-                self.editor.preserve(current, plan_step.step, seed=seed + index)
-                if mode == "preserve"
-                else self.editor.generate(current, plan_step.step, seed=seed + index, chain=chain)
-            )
+            run = self.editor.carry_out(current, plan_step.step, mode=mode, seed=seed + index, chain=chain)
             outcome: StepOutcome | None = None
             for item in run:
                 if isinstance(item, StepProgress):

@@ -19,7 +19,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -69,6 +69,15 @@ class Preset(StrEnum):
     PAPER = "paper"
 
 
+class AddSource(StrEnum):
+    """Where added sounds come from."""
+
+    AUTO = "auto"
+    EDIT = "edit"
+    GENERATE = "generate"
+    LIBRARY = "library"
+
+
 class AgentLike(Protocol):
     """What the commands need of `smartdj_agent.agent.Agent`."""
 
@@ -81,14 +90,20 @@ class AgentLike(Protocol):
         """Yield the events of each enabled step after the first `done`, then `Finished`."""
 
 
-def make_agent(preset: str, device: str) -> AgentLike:
-    """Make the agent that the commands work with; tests put a fake in its place."""
+def make_agent(preset: str, device: str, **sounds: Any) -> AgentLike:
+    """Make the agent that the commands work with; tests put a fake in its place.
+
+    Parameters
+    ----------
+    sounds
+        `library` and `add_source` of the agent, where they are told.
+    """
     # The libraries below report their own progress on standard error, across ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from smartdj_agent.agent import Agent
 
-    return Agent(preset=preset, device=device)
+    return Agent(preset=preset, device=device, **sounds)
 
 
 def make_remote_agent(
@@ -165,6 +180,22 @@ JsonOption = Annotated[
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace existing outputs (never the recording).")
 ]
+AddSourceOption = Annotated[
+    AddSource,
+    typer.Option(
+        "--add-source",
+        help="Where added sounds come from: edit (the editor on the recording), generate (a network, from the name), "
+        "library, or auto: whichever is best.",
+    ),
+]
+LibraryOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--library",
+        metavar="DIR",
+        help="Folder of sounds to add from; may be given again. Else SMARTDJ_LIBRARY, else all that are indexed.",
+    ),
+]
 PlanOutOption = Annotated[
     Path | None, typer.Option("--plan-out", metavar="YAML", help="Also write the plan that was carried out.")
 ]
@@ -238,7 +269,10 @@ class Remote:
 
 @dataclass(frozen=True)
 class Settings:
-    """Options that every run has; `remote` is the server that works, None where this machine does."""
+    """Options that every run has; `remote` is the server that works, None where this machine does.
+
+    `sounds` are those of `make_agent`.
+    """
 
     command: str
     seed: int
@@ -246,12 +280,13 @@ class Settings:
     preset: Preset
     mode: Mode = Mode.PRESERVE
     remote: Remote | None = None
+    sounds: dict[str, Any] = field(default_factory=dict)
 
     def agent(self, screen: Screen) -> AgentLike:
         """Make the agent for these settings."""
         if self.remote is not None:
             return self.remote.agent(screen)
-        return make_agent(self.preset.value, self.device.value)
+        return make_agent(self.preset.value, self.device.value, **self.sounds)
 
     def preset_name(self, screen: Screen) -> str:
         """Return the preset that the work is done with."""
@@ -259,11 +294,27 @@ class Settings:
 
 
 def _settings(
-    context: typer.Context, seed: int, device: Device, preset: Preset, mode: Mode = Mode.PRESERVE
+    context: typer.Context,
+    seed: int,
+    device: Device,
+    preset: Preset,
+    mode: Mode = Mode.PRESERVE,
+    add_source: AddSource = AddSource.AUTO,
+    library: list[Path] | None = None,
 ) -> Settings:
     """Gather the options of a command and those before it."""
     remote: Remote | None = None
     options = context.find_root().obj
+    if isinstance(options, ServerOptions):
+        for name in ("add_source", "library"):
+            if _on_command_line(context, name):
+                flag = f"--{name.replace('_', '-')}"
+                raise SmartDJError(
+                    ErrorCode.USAGE,
+                    f"{flag} is the server's to say: sounds are added there",
+                    f"leave {flag} out, or start the server with it",
+                    field=flag,
+                )
     if isinstance(options, ServerOptions):
         remote = Remote(
             options,
@@ -271,7 +322,33 @@ def _settings(
             device if _on_command_line(context, "device") else None,
             context,
         )
-    return Settings(str(context.info_name), seed, device, preset, mode, remote)
+    sounds = {} if remote is not None else sound_options(add_source, library)
+    return Settings(str(context.info_name), seed, device, preset, mode, remote, sounds)
+
+
+def sound_options(add_source: AddSource, library: list[Path] | None) -> dict[str, Any]:
+    """Return what the options and the environment say about added sounds, as `make_agent` takes it; empty for nothing.
+
+    Raises
+    ------
+    SmartDJError
+        AUDIO_NOT_FOUND where a library that was named is no folder.
+    """
+    told: dict[str, Any] = {}
+    folders = tuple(library or [Path(part) for part in os.environ.get("SMARTDJ_LIBRARY", "").split(os.pathsep) if part])
+    for folder in folders:
+        if not folder.expanduser().is_dir():
+            raise SmartDJError(
+                ErrorCode.AUDIO_NOT_FOUND,
+                f"the sound library {folder} is not a folder",
+                "give the folder that holds the sounds" + ("" if library else ", or set SMARTDJ_LIBRARY anew"),
+                field="--library",
+            )
+    if folders:
+        told["library"] = folders
+    if add_source is not AddSource.AUTO:
+        told["add_source"] = add_source.value
+    return told
 
 
 def _on_command_line(context: typer.Context, parameter: str) -> bool:
@@ -344,6 +421,8 @@ def edit(
     device: DeviceOption = Device.AUTO,
     preset: PresetOption = Preset.SMALL,
     as_json: JsonOption = False,
+    add_source: AddSourceOption = AddSource.AUTO,
+    library: LibraryOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Plan and carry out an edit: listen, plan, let you review the plan, apply it.
@@ -355,7 +434,7 @@ def edit(
 
     text = check_instruction(instruction)
     outputs = Outputs(output, report, plan_out, steps_dir, overwrite)
-    settings = _settings(context, seed, device, preset, mode)
+    settings = _settings(context, seed, device, preset, mode, add_source, library)
     with Screen(as_json=as_json) as screen:
         audio = _open(source, outputs, screen, settings, text)
         agent = settings.agent(screen)
@@ -425,6 +504,8 @@ def apply(
     device: DeviceOption = Device.AUTO,
     preset: PresetOption = Preset.SMALL,
     as_json: JsonOption = False,
+    add_source: AddSourceOption = AddSource.AUTO,
+    library: LibraryOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Carry out a plan file, as it is.
@@ -436,7 +517,7 @@ def apply(
     from smartdj_agent.outputs import Outputs
     from smartdj_agent.plan import check_source, read_plan
 
-    settings = _settings(context, seed, device, preset, mode)
+    settings = _settings(context, seed, device, preset, mode, add_source, library)
     outputs = Outputs(output, report, None, steps_dir, overwrite)
     with Screen(as_json=as_json) as screen:
         wanted = read_plan(plan_file)
@@ -462,6 +543,8 @@ def step(
     device: DeviceOption = Device.AUTO,
     preset: PresetOption = Preset.SMALL,
     as_json: JsonOption = False,
+    add_source: AddSourceOption = AddSource.AUTO,
+    library: LibraryOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Carry out one step, without the planner.
@@ -475,7 +558,7 @@ def step(
     from smartdj_agent.steps import parse_step
 
     wanted = parse_step(check_instruction(text))
-    settings = _settings(context, seed, device, preset, mode)
+    settings = _settings(context, seed, device, preset, mode, add_source, library)
     outputs = Outputs(output, report, plan_out, steps_dir, overwrite)
     with Screen(as_json=as_json) as screen:
         audio = _open(source, outputs, screen, settings, text)
@@ -986,9 +1069,11 @@ def main(argv: list[str] | None = None) -> int:
 @functools.cache
 def _add_rooms() -> None:
     """Add the commands that have rooms of their own; these import this module's options, never the other way."""
-    from smartdj_agent.batch.cli import add_to
+    from smartdj_agent import library_cli
+    from smartdj_agent.batch import cli as batch_cli
 
-    add_to(app)
+    batch_cli.add_to(app)
+    library_cli.add_to(app)
 
 
 def _run(arguments: list[str], as_json: bool) -> int:

@@ -88,6 +88,7 @@ def examine() -> list[Check]:
         _check_disk,
         _check_models,
         _check_base_models,
+        _check_libraries,
     )
     for group in groups:
         try:
@@ -283,6 +284,20 @@ def _check_model(info: Any, pull: str) -> Check:
         )
     size = f"{info.parameters / 1e6:.1f} M parameters, {info.size_bytes / 1e6:.0f} MB"
     return Check(name, f"{info.preset} {info.role}, {size}, {info.sha256[:12]}")
+
+
+def _check_libraries() -> list[Check]:
+    from smartdj_agent.library_index import list_indexes
+
+    checks = []
+    for info in list_indexes():
+        detail = f"{info.folder}: {info.sounds:,} sounds"
+        if info.there:
+            checks.append(Check("sound library", detail))
+            continue
+        hint = "connect its disk, or forget it: smartdj library remove DIR"
+        checks.append(Check("sound library", f"{detail}, not there now", Health.WARN, hint))
+    return checks or [Check("sound library", "none indexed; the starter library is used")]
 
 
 def _check_base_models() -> list[Check]:

@@ -1,11 +1,13 @@
 """Carry out one step, in one of two ways.
 
 **preserve** (default): the network only finds the one sound; exact arithmetic at the recording's own rate does the
-rest: `recording + (changed sound − sound)`. What is not asked about keeps its bits. "Add" places a library sound, or
-one that the diffusion model makes on silence, on top.
+rest: `recording + (changed sound − sound)`. What is not asked about keeps its bits. "Add" places a sound on top.
 
 **generate** (the paper): the diffusion transformer maps the recording's latent and the step's text to the edited
 latent; a plan is chained in latent space. All of the recording passes through the codec.
+
+A sound to add comes from one of three places, or from where it is best (``auto``): **library**, a file of a sound
+library; **generate**, made from its name by a network; **edit**, by the editor on the recording, as the paper does it.
 """
 
 from __future__ import annotations
@@ -23,22 +25,23 @@ from torch import Tensor
 from smartdj_agent.audio import Audio, resample, to_stereo
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.library import SoundLibrary
+from smartdj_agent.library_index import HEAR_RATE, HEARD_HIGH, HEARD_LOW
 from smartdj_agent.models.codec import Codec
 from smartdj_agent.models.dit import EditDiT
+from smartdj_agent.models.generator import TextToAudio
 from smartdj_agent.models.listener import Listener
 from smartdj_agent.models.presets import SAMPLE_RATE, Preset
 from smartdj_agent.models.text import SentenceEncoder, T5Encoder, TextEncoder
-from smartdj_agent.models.weights import load_network, role_folder
+from smartdj_agent.models.weights import is_installed, load_network, role_folder
 from smartdj_agent.render import ADDED_PEAK, apply_to_stem, render_added, supports_direction
 from smartdj_agent.sampling import Conditioning, SamplerConfig, denoise, make_scheduler
 from smartdj_agent.separation import WINDOW_S, Separated, active_spans, separate, window_starts
+from smartdj_agent.shelf import POOR, SURE, SURER, AddSource, Pick, Shelf
 from smartdj_agent.steps import Operation, Step, direction_name, format_step
 
 Mode = Literal["preserve", "generate"]
 MODES: tuple[Mode, ...] = ("preserve", "generate")
 
-LIBRARY_SIMILARITY = 0.5
-"""Similarity of the best library label from which on its sound stands for what was asked."""
 ABSENT = 0.06
 """Confidence below which a sound counts as absent: the recording stays as it is."""
 UNSURE = 0.3
@@ -107,13 +110,22 @@ class Editor:
     device
         A torch device name.
     library
-        Where added sounds are looked up first; None to always generate.
+        Where added sounds are looked up; None for nowhere.
+    add_source
+        Where added sounds come from.
     """
 
-    def __init__(self, preset: Preset, device: str, library: SoundLibrary | None) -> None:
+    def __init__(
+        self,
+        preset: Preset,
+        device: str,
+        library: Shelf | SoundLibrary | None,
+        add_source: AddSource = "auto",
+    ) -> None:
         self.preset = preset
         self.device = device
-        self.library = library
+        self.shelf = library if isinstance(library, Shelf) else Shelf(starter=library)
+        self.add_source = add_source
         self.sampler = SamplerConfig(
             solver="ddim" if preset.solver == "ddim" else "unipc", steps=preset.steps, eta=preset.eta
         )
@@ -147,6 +159,37 @@ class Editor:
         if self.preset.text_encoder == "t5":
             return T5Encoder(role_folder(self.preset.name, "text")).to(self.device)
         return self.encoder
+
+    @cached_property
+    def text_to_audio(self) -> TextToAudio:
+        """The released pair that makes sounds from text.
+
+        Raises
+        ------
+        SmartDJError
+            MODEL_MISSING where it was not imported, MODEL_CORRUPT.
+        """
+        name = self.preset.name
+        network = load_network(name, "generator", self.device)
+        codec = load_network(name, "generator_codec", self.device)
+        text = T5Encoder(role_folder(name, "text"), attend_padding=False).to(self.device)
+        return TextToAudio(network, codec, text, self.device)
+
+    def embed_texts(self, texts: list[str]) -> np.ndarray:
+        """Unit vectors of the listener's joint space of sounds and texts, shape (n, embed_width)."""
+        with torch.inference_mode():
+            vectors = self.encoder.vectors(texts).to(self.listener.logit_scale.device)
+            return self.listener.text_embeddings(vectors).cpu().numpy()
+
+    @torch.inference_mode()
+    def embed_sound(self, mono: np.ndarray) -> np.ndarray:
+        """What a sound is like, as a vector of the joint space: mono (n,) at 24 kHz, at most 10 s → (embed_width,)."""
+        return embed_sound(self.listener, mono)
+
+    def heard(self, mono: np.ndarray, text: str) -> float:
+        """How surely a sound (n,) at 24 kHz is heard as what a text says, 0 to 1."""
+        likeness = float(self.embed_sound(mono[: round(WINDOW_S * HEAR_RATE)]) @ self.embed_texts([text])[0])
+        return float(np.clip((likeness - HEARD_LOW) / (HEARD_HIGH - HEARD_LOW), 0.0, 1.0))
 
     def encode_labels(self, texts: list[str]) -> np.ndarray:
         """Sentence vectors as the library asks for them, shape (n, 384)."""
@@ -213,33 +256,97 @@ class Editor:
         message = f"“{step.target}” was not heard in the recording, so nothing was changed."
         return self._unchanged(audio, "sound_not_found", message, hint)
 
+    def carry_out(
+        self, audio: Audio, step: Step, *, mode: str, seed: int, chain: Chain | None = None
+    ) -> Iterator[StepProgress | StepOutcome]:
+        """Carry out one step in a mode, and an added sound from where `add_source` says; the last item is the outcome.
+
+        In generate mode, ``auto`` adds as the paper does; otherwise the recording leaves the latent space for the step.
+
+        Raises
+        ------
+        SmartDJError
+            MODEL_MISSING, MODEL_CORRUPT, or what reading a library's sound may raise.
+        """
+        adding = step.operation is Operation.ADD
+        by_editor = mode == "generate" if not adding or self.add_source == "auto" else self.add_source == "edit"
+        if not by_editor:
+            yield from self.preserve(audio, step, seed=seed)
+            return
+        for item in self.generate(audio, step, seed=seed, chain=chain if mode == "generate" else None):
+            if isinstance(item, StepOutcome) and adding and mode == "preserve":
+                warning = (
+                    "all_generated",
+                    "The editor network added the sound: all of the recording passed through it.",
+                    "Use --add-source auto or library to keep the recording's bits.",
+                )
+                item = replace(item, method="edited on the mixture", warnings=(*item.warnings, warning), chain=None)
+            yield item
+
     def _add(self, audio: Audio, step: Step, seed: int) -> Iterator[StepProgress | StepOutcome]:
         rng = np.random.default_rng(seed)
-        sound, method, confidence, continuous = None, "", 0.0, False
-        warnings: list[tuple[str, str, str]] = []
-        if self.library is not None:
-            matches = self.library.find(step.target, self.encode_labels, seed=seed, count=1)
-            if matches and matches[0].similarity >= LIBRARY_SIMILARITY:
-                best = matches[0]
-                sound = self.library.load(best.clip, audio.sample_rate)
-                method = f"library: {best.clip.path.name} ({best.clip.label}, {best.clip.licence})"
-                confidence, continuous = best.similarity, best.clip.continuous
-                yield StepProgress(0.9, "placing a library sound")
-        if sound is None:
+        pick: Pick | None = None
+        if self.add_source != "generate":
+            pick = self._picked(audio, step, seed)
+            if pick is None and self.add_source == "library":
+                yield self._unchanged(
+                    audio,
+                    "no_library_sound",
+                    f"No library holds a sound like “{step.target}”, so nothing was added.",
+                    "Name it in other words, index more sounds (smartdj library index DIR), or use --add-source auto.",
+                )
+                return
+        warnings: list[tuple[str, str, str]] = list(pick.warnings) if pick is not None else []
+        unsure = pick is not None and pick.match.similarity < SURE
+        made: np.ndarray | None = None
+        if pick is None or (unsure and self.add_source == "auto"):
             for progress in self._generate_sound(step, seed):
                 if isinstance(progress, StepProgress):
                     yield progress
                 else:
-                    sound = resample(progress[None], SAMPLE_RATE, audio.sample_rate)[0]
-            method, confidence, continuous = "generated", 0.2, True
+                    made = progress
+        if pick is not None and made is not None:
+            # Neither is sure to be right: the listener says which of the two it rather takes for what was asked.
+            by_ear = resample(pick.samples[None], audio.sample_rate, HEAR_RATE)[0]
+            heard_pick, heard_made = self.heard(by_ear, step.target), self.heard(made, step.target)
+            if heard_made > heard_pick + SURER:
+                nearest = pick.match.clip.label
+                reason = f"no library sound is surely “{step.target}”, and “{nearest}” sounds less like it"
+                pick, warnings = None, []
+            else:
+                reason = f"heard as it at {heard_pick:.0%}, a generated one at {heard_made:.0%}"
+                pick, made = replace(pick, told=f"{pick.told[:-1]}; {reason})"), None
+        else:
+            reason = f"no library sound is called “{step.target}”"
+        if pick is not None:
+            sound, method, continuous = pick.samples, pick.told, pick.continuous
+            confidence = pick.match.similarity
+            if unsure:
+                warnings.append(
+                    (
+                        "unsure",
+                        f"No library holds “{step.target}” for sure; “{pick.match.clip.label or 'a sound'}” is nearest "
+                        f"({confidence:.0%}).",
+                        "Listen to this step's audio, name the sound in other words, or index more sounds.",
+                    )
+                )
+            yield StepProgress(0.9, "placing a library sound")
+        else:
+            assert made is not None
+            sound = resample(made[None], SAMPLE_RATE, audio.sample_rate)[0]
+            confidence, continuous = min(0.5, self.heard(made, step.target)), True
+            method = "generated" if not self._has_pair() else "generated by the text-to-audio pair"
+            if self.add_source == "auto":
+                why = f"{reason[0].upper()}{reason[1:]}: a network made one."
+            else:
+                why = f"A network made “{step.target}”, as was asked."
             warnings.append(
                 (
                     "generated",
-                    f"No library sound is called “{step.target}”; the diffusion model made one.",
+                    f"{why} It is heard as that at {confidence:.0%}.",
                     "Its quality is what the model card says; a library sound of your own will be better.",
                 )
             )
-        assert sound is not None
         length_s = len(sound) / audio.sample_rate
         spare = max(0.0, audio.duration_s - length_s)
         onset_s = 0.0 if continuous else float(rng.uniform(0.05, 0.6)) * spare
@@ -255,6 +362,20 @@ class Editor:
         output, spans = _mixed(audio.samples, added)
         yield StepOutcome(output, method, confidence, spans, tuple(warnings))
 
+    def _picked(self, audio: Audio, step: Step, seed: int) -> Pick | None:
+        return self.shelf.take(
+            step.target,
+            self.encode_labels,
+            self.embed_texts if self.shelf.libraries else None,
+            seed=seed,
+            sample_rate=audio.sample_rate,
+            longest_s=audio.duration_s,
+            least=POOR,
+        )
+
+    def _has_pair(self) -> bool:
+        return not self.preset.shipped and is_installed(self.preset.name, "generator")
+
     @staticmethod
     def _relative(step: Step, audio: Audio) -> Step:
         """0 dB means as loud as the recording's peak, at most the paper's 0.5: a quiet recording isn't blasted."""
@@ -265,7 +386,22 @@ class Editor:
         return replace(step, gain_db=max(-24.0, gain))
 
     def _generate_sound(self, step: Step, seed: int) -> Iterator[StepProgress | np.ndarray]:
-        """Make a sound by the diffusion model on silence: progress, then mono samples at 24 kHz."""
+        """Make a sound: progress, then mono samples at 24 kHz.
+
+        By the released text-to-audio pair where it is there, else by the editor on silence.
+
+        Raises
+        ------
+        SmartDJError
+            MODEL_MISSING where sounds shall be generated by a preset that has the pair, and it was not imported.
+        """
+        if self._has_pair() or (self.add_source == "generate" and not self.preset.shipped):
+            for made in self.text_to_audio.make(step.target, WINDOW_S, seed):
+                if isinstance(made, float):
+                    yield StepProgress(made, "making a sound")
+                else:
+                    yield made.numpy()
+            return
         silence = np.zeros((2, round(WINDOW_S * SAMPLE_RATE)), np.float32)
         bare = replace(step, azimuth_deg=0.0, gain_db=0.0)
         for item in self._edited(self.encode(silence), self.conditioning(format_step(bare)), seed, 0.0, 0.95):
@@ -348,6 +484,30 @@ class Editor:
         """Encode a step's text and the empty text in one batch."""
         states, mask = self.text.states([text, ""])
         return Conditioning(states.to(self.device), mask.to(self.device))
+
+
+@torch.inference_mode()
+def embed_sound(listener: Listener, mono: np.ndarray) -> np.ndarray:
+    """What a sound is like, in the listener's joint space of sounds and texts: the mean of its louder frames.
+
+    Parameters
+    ----------
+    mono
+        Shape (n,), at the listener's rate, at most one window; the level doesn't matter.
+
+    Returns
+    -------
+    np.ndarray
+        Unit vector, shape (embed_width,).
+    """
+    peak = float(np.max(np.abs(mono), initial=0.0))
+    wave = torch.from_numpy(np.ascontiguousarray(mono, np.float32) * (0.5 / max(peak, 1e-9)))
+    spectrum = listener.spectrum(wave.expand(1, 2, -1).to(listener.logit_scale.device))
+    frames, _ = listener.frames(listener.features(spectrum))
+    vectors = torch.nn.functional.normalize(listener.embed(frames).float(), dim=-1)[0]
+    power = spectrum[0, 0].abs().square().sum(dim=0)
+    mean = vectors[power >= power.median()].mean(dim=0)
+    return torch.nn.functional.normalize(mean, dim=0).cpu().numpy()
 
 
 def _mixed(samples: np.ndarray, change: np.ndarray) -> tuple[np.ndarray, tuple[tuple[int, int], ...]]:

@@ -137,7 +137,8 @@ class StepFinished:
     Attributes
     ----------
     method
-        How it was carried out, in words: ``mask``, ``library: FILE``, ``generated``, ``unchanged``.
+        How it was carried out, in words: ``mask``, ``library: FILE (name, licence; how well it fits)``, ``generated``,
+        ``edited on the mixture``, ``unchanged``.
     confidence
         0 to 1, how sure the editor is that it touched the named sound.
     touched_s

@@ -80,11 +80,16 @@ class LibraryMatch:
     Attributes
     ----------
     similarity
-        1 for the same words, else the cosine of the two sentence embeddings, between 0 and 1.
+        How well it fits, 0 to 1. By names alone: 1 for the same words, else the cosine of the two sentence embeddings.
+    written, heard
+        The parts of it where there are two: by what is written about the sound, by how it sounds; None where it isn't
+        known.
     """
 
     clip: LibraryClip
     similarity: float
+    written: float | None = None
+    heard: float | None = None
 
 
 def plain_label(text: str) -> str:

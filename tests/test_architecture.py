@@ -15,13 +15,27 @@ PACKAGE = Path(__file__).parent.parent / "smartdj_agent"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"files"}),
-    frozenset({"steps", "audio", "spatial", "instruction"}),
-    frozenset({"constraints", "plan", "plan_text", "render", "library", "grammar", "sampling", "separation", "models"}),
+    frozenset({"steps", "audio", "spatial", "instruction", "ucs", "soundfacts", "excerpt"}),
+    frozenset(
+        {
+            "constraints",
+            "grammar",
+            "library",
+            "library_index",
+            "models",
+            "plan",
+            "plan_text",
+            "render",
+            "sampling",
+            "separation",
+            "shelf",
+        }
+    ),
     frozenset({"events", "listening", "wire", "wire_status"}),
     frozenset({"editor", "planner"}),
     frozenset({"agent"}),
     frozenset({"client", "console", "doctor", "eventjson", "outputs", "report", "report_page", "review"}),
-    frozenset({"batch", "cli", "reaper", "server"}),
+    frozenset({"batch", "cli", "library_cli", "reaper", "server"}),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 

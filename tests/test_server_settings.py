@@ -207,7 +207,7 @@ def test_printed_settings_read_back_and_name_their_origin(tmp_path: Path) -> Non
     assert lines["drain_s"].endswith("  # environment SMARTDJ_SERVE_DRAIN_S")
     assert lines["metrics_port"] == "0  # flag"
     assert lines["host"] == '"127.0.0.1"  # default'
-    assert lines["library"] == '""  # default'
+    assert lines["library"] == "[]  # default"
     assert tomllib.loads(text)["port"] == 50551
 
 

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from smartdj_agent.cli import (
+    AddSource,
+    AddSourceOption,
     Device,
     DeviceOption,
     JsonOption,
+    LibraryOption,
     Mode,
     ModeOption,
     Preset,
     PresetOption,
     SeedOption,
     check_instruction,
+    sound_options,
 )
 from smartdj_agent.errors import ErrorCode, SmartDJError
 
@@ -76,6 +80,8 @@ def batch(
     seed: SeedOption = 0,
     device: DeviceOption = Device.AUTO,
     preset: PresetOption = Preset.SMALL,
+    add_source: AddSourceOption = AddSource.AUTO,
+    library: LibraryOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Edit a whole folder: audio files, and items in REAPER projects. Run it again to go on where it stopped.
@@ -91,7 +97,8 @@ def batch(
     from smartdj_agent.batch.survey import BATCH_FOLDER, survey
     from smartdj_agent.console import Screen, can_ask
 
-    request = _request(instruction, plan_file, seed, mode, preset, track or [])
+    sounds = sound_options(add_source, library)
+    request = _request(instruction, plan_file, seed, mode, preset, track or [], sounds)
     root = folder.absolute()
     own = out.absolute() if out is not None else root / BATCH_FOLDER
     with Screen(as_json=as_json) as screen:
@@ -111,7 +118,7 @@ def batch(
             watch = Watch(screen)
             if jobs > 1:  # each edit gets its share of the cores; read by the libraries when they are loaded
                 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))
-            run = Batch(found, request, manifest, lambda: cli.make_agent(preset.value, device.value), watch)
+            run = Batch(found, request, manifest, lambda: cli.make_agent(preset.value, device.value, **sounds), watch)
             left = run.left()
             watch.begin(left)
             screen.emit(
@@ -139,7 +146,13 @@ def _refuse_unseen(found: Survey, manifest: Manifest) -> None:
 
 
 def _request(
-    instruction: str | None, plan_file: Path | None, seed: int, mode: Mode, preset: Preset, tracks: list[str]
+    instruction: str | None,
+    plan_file: Path | None,
+    seed: int,
+    mode: Mode,
+    preset: Preset,
+    tracks: list[str],
+    sounds: dict[str, Any],
 ) -> Request:
     from smartdj_agent.batch.survey import Request
     from smartdj_agent.plan import read_plan
@@ -162,7 +175,8 @@ def _request(
                 field="plan.steps",
             )
     text = check_instruction(instruction) if instruction is not None else ""
-    return Request(text, plan, seed, mode.value, preset.value, tuple(tracks))
+    told = (sounds.get("add_source", ""), *(str(folder.absolute()) for folder in sounds.get("library", ())))
+    return Request(text, plan, seed, mode.value, preset.value, tuple(tracks), told if sounds else ())
 
 
 def _run(run: Batch, left: list[Unit], jobs: int, asks: bool, watch: Watch, screen: Screen, own: Path) -> None:

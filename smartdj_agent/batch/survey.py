@@ -58,6 +58,8 @@ class Request:
         As for `smartdj edit`.
     tracks
         Names or patterns of the tracks of projects; none is all.
+    sounds
+        Where added sounds come from and the libraries named, where that was told.
     """
 
     instruction: str = ""
@@ -66,12 +68,14 @@ class Request:
     mode: str = "preserve"
     preset: str = "small"
     tracks: tuple[str, ...] = ()
+    sounds: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
         """Hash of everything that a result depends on, besides the recording itself."""
         steps = None if self.plan is None else [format_step(item.step) for item in self.plan.enabled_steps()]
-        return _hash([__version__, self.instruction, steps, self.seed, self.mode, self.preset])
+        told = [__version__, self.instruction, steps, self.seed, self.mode, self.preset]
+        return _hash([*told, *self.sounds])
 
 
 @dataclass(frozen=True)

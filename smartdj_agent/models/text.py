@@ -122,7 +122,7 @@ class SentenceEncoder(nn.Module):
 
 
 class T5Encoder(nn.Module):
-    """The encoder of FLAN-T5, as the released editor uses it: padded to 100 tokens, padding attended.
+    """The encoder of FLAN-T5, as the released networks use it: padded to 100 tokens.
 
     Parameters
     ----------
@@ -130,9 +130,11 @@ class T5Encoder(nn.Module):
         A local folder in Hugging Face layout (``google/flan-t5-large`` for the released editor).
     max_tokens
         Length that every text is padded or cut to.
+    attend_padding
+        Whether networks shall attend the padding, as the released editor does; the text-to-audio network doesn't.
     """
 
-    def __init__(self, folder: Path, max_tokens: int = 100) -> None:
+    def __init__(self, folder: Path, max_tokens: int = 100, *, attend_padding: bool = True) -> None:
         super().__init__()
         from transformers import AutoTokenizer, T5EncoderModel
 
@@ -142,10 +144,11 @@ class T5Encoder(nn.Module):
         )
         self.width = int(self.model.config.d_model)
         self.max_tokens = max_tokens
+        self.attend_padding = attend_padding
 
     @torch.no_grad()
     def states(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return states, shape (B, 100, width); the mask is all true because the release attends padding."""
+        """Return states, shape (B, 100, width), and the mask: all true where padding is attended."""
         batch = self.tokenizer(
             list(texts),
             padding="max_length",
@@ -154,4 +157,5 @@ class T5Encoder(nn.Module):
             return_tensors="pt",
         ).to(self.model.device)
         hidden = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
-        return hidden.clone(), torch.ones_like(batch.attention_mask, dtype=torch.bool)
+        mask = batch.attention_mask.bool()
+        return hidden.clone(), torch.ones_like(mask) if self.attend_padding else mask

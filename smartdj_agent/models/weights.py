@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.models.codec import Codec
 from smartdj_agent.models.dit import EditDiT
+from smartdj_agent.models.generator import CODEC_SETTINGS, GenerateDiT, is_generator, read_generator
 from smartdj_agent.models.listener import Listener
 from smartdj_agent.models.presets import PRESETS
 
@@ -28,7 +29,13 @@ WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 TOLERANCE = 1e-4
 """Largest absolute difference from a vector file that still counts as equal (float32)."""
 
-ROLES: dict[str, Any] = {"codec": Codec, "editor": EditDiT, "listener": Listener}
+ROLES: dict[str, Any] = {
+    "codec": Codec,
+    "editor": EditDiT,
+    "listener": Listener,
+    "generator": GenerateDiT,
+    "generator_codec": Codec,
+}
 
 
 @dataclass(frozen=True)
@@ -80,11 +87,12 @@ def role_folder(preset: str, role: str) -> Path:
         folder = base / preset / role
         if (folder / "config.json").exists() or (folder / "adapter_config.json").exists():
             return folder
-    hint = (
-        "Run `smartdj models import smartdj_editor.pt 24k_mono_latent64.ckpt` with the released files."
-        if preset == "paper"
-        else "Reinstall the package; its weights are missing."
-    )
+    hint = "Reinstall the package; its weights are missing."
+    if preset == "paper":
+        pair = role in ("generator", "generator_codec")
+        files = "add_model.pt audio-vae.ckpt" if pair else "smartdj_editor.pt 24k_mono_latent64.ckpt"
+        hint = f"Run `smartdj models import {files}` with the released files"
+        hint += ", or use --add-source library or edit." if pair else "."
     raise SmartDJError(ErrorCode.MODEL_MISSING, f"The {role} of preset {preset!r} is not installed.", hint)
 
 
@@ -92,6 +100,34 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_installed(preset: str, role: str) -> bool:
+    """Whether a network's weights are there."""
+    try:
+        role_folder(preset, role)
+    except SmartDJError:
+        return False
+    return True
+
+
+def network_id(preset: str, role: str) -> str:
+    """SHA-256 of a network's weights: what was made with it is of use as long as this stays.
+
+    Raises
+    ------
+    SmartDJError
+        MODEL_MISSING or MODEL_CORRUPT.
+    """
+    folder = role_folder(preset, role)
+    try:
+        return file_sha256(folder / WEIGHTS_FILE)
+    except OSError as error:
+        raise SmartDJError(
+            ErrorCode.MODEL_CORRUPT,
+            f"The weights in {folder} can't be read: {error.strerror}",
+            "Run `smartdj doctor`; reinstall or import the weights again.",
+        ) from error
 
 
 def load_network(preset: str, role: str, device: str = "cpu") -> Any:
@@ -364,6 +400,8 @@ def _run_sampling(path: Path, metadata: dict[str, str], tensors: dict[str, Tenso
 
 RELEASE_REPOSITORY = "ztlan/SmartDJ"
 RELEASE_FILES = ("smartdj_editor.pt", "24k_mono_latent64.ckpt")
+PAIR_FILES = ("add_model.pt", "audio-vae.ckpt")
+"""The text-to-audio pair, which "add" can make sounds with."""
 TEXT_REPOSITORY = "google/flan-t5-large"
 
 
@@ -406,7 +444,8 @@ def pull(name: str) -> list[ModelInfo]:
 def import_released(files: Sequence[Path], preset: str = "paper") -> list[ModelInfo]:
     """Turn the authors' checkpoint files into a loadable preset under `user_folder`.
 
-    The editor file holds ``model``, the codec file ``state_dict`` with keys prefixed ``autoencoder.``. Pickles are read
+    The editor file holds ``model``, the codec file ``state_dict`` with keys prefixed ``autoencoder.``. The
+    text-to-audio pair (``add_model.pt``, ``audio-vae.ckpt``) looks alike and is told by its tensors. Pickles are read
     with ``weights_only`` and every key must match. A folder appears only when it is whole.
 
     Raises
@@ -449,19 +488,27 @@ def _read_release(file: Path) -> tuple[str, Any]:
         raise SmartDJError(
             ErrorCode.MODEL_CORRUPT,
             f"{file.name} can't be read as a checkpoint: {what}",
-            "Use the released files smartdj_editor.pt and 24k_mono_latent64.ckpt, unchanged.",
+            f"Use the released files {', '.join((*RELEASE_FILES, *PAIR_FILES))}, unchanged.",
         ) from error
     model: Any
     content = content if isinstance(content, dict) else {}
     if isinstance(content.get("model"), dict):
-        role, state, model = "editor", content["model"], EditDiT()
+        state = content["model"]
+        if is_generator(state):
+            role, state, model = "generator", read_generator(state), GenerateDiT()
+        else:
+            role, model = "editor", EditDiT()
     elif isinstance(content.get("state_dict"), dict):
-        role, model = "codec", Codec()
         state = {
             key.removeprefix("autoencoder."): value
             for key, value in content["state_dict"].items()
             if key.startswith("autoencoder.")
         }
+        first = state.get("decoder.layers.0.weight_v")
+        if isinstance(first, Tensor) and first.ndim == 3 and first.shape[1] == CODEC_SETTINGS["latent_dim"]:
+            role, model = "generator_codec", Codec(**CODEC_SETTINGS)
+        else:
+            role, model = "codec", Codec()
     else:
         raise SmartDJError(
             ErrorCode.MODEL_MISMATCH,

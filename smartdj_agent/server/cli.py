@@ -22,7 +22,13 @@ def serve(
         list[str] | None, typer.Option("--device", help="Device that works; may be given again. [auto]")
     ] = None,
     preset: Annotated[str | None, _setting("Preset of models. [small]")] = None,
-    library: Annotated[Path | None, _setting("Folder of a sound library to add from.", "DIR")] = None,
+    library: Annotated[
+        list[Path] | None,
+        typer.Option("--library", metavar="DIR", help="Folder of sounds to add from; may be given again."),
+    ] = None,
+    add_source: Annotated[
+        str | None, _setting("Where added sounds come from: auto, edit, generate or library. [auto]")
+    ] = None,
     allowed_roots: Annotated[
         list[Path] | None,
         typer.Option("--allowed-root", metavar="DIR", help="Folder whose files clients may name; may be given again."),

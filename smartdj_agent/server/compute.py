@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -79,12 +79,14 @@ class EditingAgent(Protocol):
         ...
 
 
-def real_agent(device: str, preset: str, library: Path | None, max_batch: int) -> EditingAgent:
+def real_agent(
+    device: str, preset: str, library: Path | Sequence[Path] | None, max_batch: int, add_source: str = "auto"
+) -> EditingAgent:
     """Return the agent with all its networks loaded and used once.
 
     Parameters
     ----------
-    device, preset, library
+    device, preset, library, add_source
         As `smartdj_agent.agent.Agent` takes them.
     max_batch
         Tasks at a time. Above 1, calls of the diffusion transformer that come together are made as one; results then
@@ -97,7 +99,7 @@ def real_agent(device: str, preset: str, library: Path | None, max_batch: int) -
     """
     from smartdj_agent.agent import Agent
 
-    agent = Agent(preset, device, library)
+    agent = Agent(preset, device, library, add_source)
     _warm_up(agent)
     if max_batch > 1:
         from smartdj_agent.server.batching import share_calls
@@ -509,7 +511,9 @@ def main() -> None:
     try:
         module, _, function = settings["agent"].partition(":")
         make: Callable[..., EditingAgent] = getattr(importlib.import_module(module), function)
-        agent = make(settings["device"], settings["preset"], settings["library"], settings["max_batch"])
+        agent = make(
+            settings["device"], settings["preset"], settings["library"], settings["max_batch"], settings["add_source"]
+        )
     except SmartDJError as error:
         session.tell("broken", (error.code.value, error.message, error.hint, error.field))
         os._exit(1)

@@ -130,7 +130,12 @@ async def serving(configuration: Configuration, *, agent: str = REAL_AGENT) -> A
         stack.callback(metrics.close)
         workers = [
             DeviceWorker(
-                device, settings.preset, agent=agent, max_batch=settings.max_batch, library=settings.library
+                device,
+                settings.preset,
+                agent=agent,
+                max_batch=settings.max_batch,
+                library=settings.library or None,
+                add_source=settings.add_source,
             )
             for device in settings.devices
         ]

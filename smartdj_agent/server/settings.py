@@ -56,7 +56,12 @@ class Settings(BaseModel):
     data_dir: Path = Field(default_factory=_default_data_dir, description="folder of jobs and their audio")
     devices: tuple[str, ...] = Field(("auto",), min_length=1, description="devices that work, one worker each")
     preset: str = Field("small", min_length=1, description="preset of models")
-    library: Path | None = Field(None, description="folder of a sound library; not set: the one that ships")
+    library: tuple[Path, ...] = Field(
+        (), description="folders of sounds to add from; none: all that are indexed here; last the one that ships"
+    )
+    add_source: Literal["auto", "edit", "generate", "library"] = Field(
+        "auto", description="where added sounds come from"
+    )
     allowed_roots: tuple[Path, ...] = Field((), description="folders whose files clients may name by path")
     token_file: Path | None = Field(None, description="file with the token that clients must give; made if missing")
     tls_certificate: Path | None = Field(None, description="PEM file with the server's certificate chain")
@@ -150,7 +155,7 @@ LIVE: Final = frozenset(
 """Settings that a running server can change; all others need a restart."""
 
 _OPTIONAL = frozenset(name for name, field in Settings.model_fields.items() if field.default is None)
-_LISTS: dict[str, str] = {"devices": ",", "allowed_roots": os.pathsep}
+_LISTS: dict[str, str] = {"devices": ",", "allowed_roots": os.pathsep, "library": os.pathsep}
 
 
 @dataclass(frozen=True)

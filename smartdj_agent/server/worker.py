@@ -40,10 +40,11 @@ class DeviceWorker:
 
     Parameters
     ----------
-    device, preset, library
+    device, preset, library, add_source
         As `smartdj_agent.agent.Agent` takes them.
     agent
-        ``module:function`` that makes the agent in the process, from device, preset, library and `max_batch`.
+        ``module:function`` that makes the agent in the process, from device, preset, library, `max_batch` and
+        `add_source`.
     max_batch
         Tasks that are worked on at a time.
     patience_s
@@ -72,7 +73,8 @@ class DeviceWorker:
         *,
         agent: str = REAL_AGENT,
         max_batch: int = 1,
-        library: Path | None = None,
+        library: Path | tuple[Path, ...] | None = None,
+        add_source: str = "auto",
         patience_s: float = 60.0,
     ) -> None:
         self.device = device
@@ -90,6 +92,7 @@ class DeviceWorker:
             "device": device,
             "preset": preset,
             "library": library,
+            "add_source": add_source,
             "max_batch": max_batch,
         }
         self._tasks: dict[str, _Running] = {}

@@ -629,9 +629,9 @@ class LiveEngine:
         self._renderer.render(out)
         return out
 
-    def count_underrun(self) -> None:
-        """Called by the device where a block came too late."""
-        self._underruns += 1
+    def count_underruns(self, blocks: int = 1) -> None:
+        """Called by the device where blocks came too late."""
+        self._underruns += blocks
 
     def _fault(self, error: Exception) -> None:
         self._faults += 1

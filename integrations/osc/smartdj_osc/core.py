@@ -194,20 +194,10 @@ class Core:
             if now_s - job.sent_s >= 1 / self.limits.update_hz:
                 self._send_progress(job, now_s)
             return self._done()
-        if isinstance(report, fx.SoundHeard):
-            sound = report.sound
-            azimuth = float("nan") if sound.azimuth_deg is None else sound.azimuth_deg
-            values = (id, clip(sound.label), sound.confidence, sound.level_db, azimuth)
-            self._tell(job.request, Message("/smartdj/heard", values), now_s)
-            return self._done()
-        if isinstance(report, fx.Note):
-            values = (id, report.code, clip(report.message), clip(report.hint))
-            self._tell(job.request, Message("/smartdj/notice", values), now_s)
-            return self._done()
-        if isinstance(report, fx.StepReady):
-            job.pending = None
-            values = (id, self._position(job, report.index), report.path, float(report.lufs))
-            self._tell(job.request, Message("/smartdj/step/done", values), now_s)
+        if isinstance(report, fx.SoundHeard | fx.Note | fx.StepReady):
+            if isinstance(report, fx.StepReady):
+                job.pending = None
+            self._tell(job.request, self._news(job, report), now_s)
             return self._done()
         self._job = None
         if isinstance(report, fx.Broke):
@@ -393,7 +383,9 @@ class Core:
         lease = self._leases.get(target)
         if lease is None:
             if len(self._leases) >= self.limits.max_subscribers:
-                raise _refusal(ErrorCode.QUEUE_FULL, "too many controllers are subscribed", "end one, or wait for its lease")
+                raise _refusal(
+                    ErrorCode.QUEUE_FULL, "too many controllers are subscribed", "end one, or wait for its lease"
+                )
             lease = self._leases[target] = _Lease(0.0)
         lease.until_s = now_s + lease_s
         if len(lease.sources) < 16:  # oscsend and its like use a new port each time
@@ -413,7 +405,9 @@ class Core:
         lease = self._leases.get(self._aliases.get(request.peer, request.peer))
         if not request.peer.is_local:
             raise _refusal(
-                ErrorCode.PATH_FORBIDDEN, "traffic is only shown on the server's machine", "run `smartdj osc monitor` there"
+                ErrorCode.PATH_FORBIDDEN,
+                "traffic is only shown on the server's machine",
+                "run `smartdj osc monitor` there",
             )
         if lease is None:
             raise _refusal(ErrorCode.JOB_ENDED, "not subscribed", "send /smartdj/subscribe first")
@@ -428,7 +422,7 @@ class Core:
         instruction = check_instruction(str(call.values["instruction"]))
         self._need_source()
         number = self._begin("planning", request, now_s)
-        self._out.append(fx.MakePlan(number, instruction, _seed(call)))
+        self._out.append(fx.MakePlan(number, instruction, int(_number(call.values.get("seed", 0)))))
 
     def _plan_get(self, request: Request, call: Call, now_s: float) -> None:
         for message in self._plan_messages(request.id):
@@ -483,10 +477,14 @@ class Core:
         positions = tuple(index + 1 for index, step in enumerate(self.plan.steps) if step.enabled)
         if not positions:
             raise _refusal(
-                ErrorCode.JOB_ENDED, "the plan has no step that is switched on", "send /smartdj/plan or /smartdj/step/add"
+                ErrorCode.JOB_ENDED,
+                "the plan has no step that is switched on",
+                "send /smartdj/plan or /smartdj/step/add",
             )
         number = self._begin("running", request, now_s, positions)
-        self._out.append(fx.Run(number, self.plan, str(call.values.get("mode", "preserve")), _seed(call)))
+        self._out.append(
+            fx.Run(number, self.plan, str(call.values.get("mode", "preserve")), self.plan.provenance.seed or 0)
+        )
 
     def _cancel(self, request: Request, call: Call, now_s: float) -> None:
         self._answer(request, _ack(request))
@@ -515,7 +513,9 @@ class Core:
     def _begin(self, kind: str, request: Request, now_s: float, positions: tuple[int, ...] = ()) -> int:
         if self._job is not None:
             raise _refusal(
-                ErrorCode.QUEUE_FULL, f"busy: {self._job.kind} {self._job.request.id}".rstrip(), "wait, or send /smartdj/cancel"
+                ErrorCode.QUEUE_FULL,
+                f"busy: {self._job.kind} {self._job.request.id}".rstrip(),
+                "wait, or send /smartdj/cancel",
             )
         self._job = _Job(next(self._numbers), kind, request, positions)
         self._answer(request, _ack(request))
@@ -543,6 +543,17 @@ class Core:
         return job.positions[index] if index < len(job.positions) else index + 1
 
     # --- messages ----------------------------------------------------------------------------------------------------
+
+    def _news(self, job: _Job, report: fx.SoundHeard | fx.Note | fx.StepReady) -> Message:
+        id = job.request.id
+        if isinstance(report, fx.SoundHeard):
+            sound = report.sound
+            azimuth = float("nan") if sound.azimuth_deg is None else sound.azimuth_deg
+            return Message("/smartdj/heard", (id, clip(sound.label), sound.confidence, sound.level_db, azimuth))
+        if isinstance(report, fx.Note):
+            return Message("/smartdj/notice", (id, report.code, clip(report.message), clip(report.hint)))
+        position = self._position(job, report.index)
+        return Message("/smartdj/step/done", (id, position, report.path, float(report.lufs)))
 
     def _burst(self, request: Request) -> None:
         self._answer(request, self._state_message())
@@ -668,10 +679,6 @@ def _error(id: str, failure: SmartDJError) -> Message:
 
 def _refusal(code: ErrorCode, message: str, hint: str) -> SmartDJError:
     return SmartDJError(code, message, hint)
-
-
-def _seed(call: Call) -> int:
-    return int(_number(call.values.get("seed", 0)))
 
 
 def _number(value: Argument) -> float:

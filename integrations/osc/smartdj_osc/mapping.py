@@ -1,18 +1,18 @@
 """Other devices' messages as our commands: a YAML file, checked when it is read. Pure besides `read_mapping`.
 
-    version: 1
-    map:
-      - from: /1/fader1                  # an address or a pattern
-        to: /smartdj/step/set
-        args: [1, gain_db, $value]
-        output: [-24, 24]                # what 0 and 1 become
-      - midi: {channel: 1, controller: 20}
-        to: /smartdj/step/set
-        args: [2, wet, $value]           # 0 to 127 becomes 0 to 1
-        curve: square
-      - from: /2/push1                   # fires when pressed, ignores the release
-        to: /smartdj/slot/fire
-        args: [intro]
+version: 1
+map:
+  - from: /1/fader1                  # an address or a pattern
+    to: /smartdj/step/set
+    args: [1, gain_db, $value]
+    output: [-24, 24]                # what 0 and 1 become
+  - midi: {channel: 1, controller: 20}
+    to: /smartdj/step/set
+    args: [2, wet, $value]           # 0 to 127 becomes 0 to 1
+    curve: square
+  - from: /2/push1                   # fires when pressed, ignores the release
+    to: /smartdj/slot/fire
+    args: [intro]
 """
 
 from __future__ import annotations
@@ -240,16 +240,16 @@ def read_mapping(path: Path) -> Mapping:
     except ValidationError as failure:
         first = failure.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise _config(path, f"{where}: {first['msg'].removeprefix('Value error, ')}", "see integrations/osc/README.md") from None
+        raise _config(
+            path, f"{where}: {first['msg'].removeprefix('Value error, ')}", "see integrations/osc/README.md"
+        ) from None
 
 
 def _same(given: Sequence[Argument], wanted: Sequence[int | float | str]) -> bool:
     if len(given) != len(wanted):
         return False
     return all(
-        (isinstance(one, int | float) and math.isclose(one, other))
-        if isinstance(other, int | float)
-        else one == other
+        (isinstance(one, int | float) and math.isclose(one, other)) if isinstance(other, int | float) else one == other
         for one, other in zip(given, wanted, strict=True)
     )
 

@@ -77,7 +77,8 @@ class Command:
     replies
         Addresses of what comes back where it works.
     button
-        It starts something, hence the position of a button may stand at the end.
+        It starts something, hence the position of a button may stand at the end; so no argument of its own may be a
+        number that can be left out.
     """
 
     address: str
@@ -156,9 +157,7 @@ COMMANDS: dict[str, Command] = {
             (*_ACK, *_PLAN),
         ),
         Command("/smartdj/plan/get", (), "Show the plan.", _PLAN),
-        Command(
-            "/smartdj/plan/load", (_text("path"),), "Take a plan file below an allowed folder.", (*_ACK, *_PLAN)
-        ),
+        Command("/smartdj/plan/load", (_text("path"),), "Take a plan file below an allowed folder.", (*_ACK, *_PLAN)),
         Command("/smartdj/plan/clear", (), "Start an empty plan.", _PLAN, button=True),
         Command("/smartdj/step/get", (_STEP,), "Show one step.", ("/smartdj/plan/step", "/smartdj/step/field")),
         Command(
@@ -183,8 +182,8 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "/smartdj/run",
-            (_MODE, _SEED),
-            "Carry the plan out.",
+            (_MODE,),
+            "Carry the plan out, with the plan's seed.",
             (*_ACK, "/smartdj/progress", "/smartdj/step/done", "/smartdj/done"),
             button=True,
         ),
@@ -196,7 +195,7 @@ COMMANDS: dict[str, Command] = {
             "of the input; `plan` as instruction takes the plan as it is now.",
             ("/smartdj/slot/state",),
         ),
-        Command("/smartdj/slot/prepare", (_SLOT, _SEED), "Compute a slot ahead.", ("/smartdj/slot/state",), button=True),
+        Command("/smartdj/slot/prepare", (_SLOT,), "Compute a slot ahead.", ("/smartdj/slot/state",), button=True),
         Command(
             "/smartdj/slot/fire",
             (_SLOT, _AT),
@@ -265,10 +264,17 @@ REPLIES: dict[str, Reply] = {
         Reply("/smartdj/progress", "s:id i:step f:fraction", "0 to 1, at most ten a second; step 0 is listening."),
         Reply("/smartdj/step/done", "s:id i:step s:path f:lufs", "The recording after a step, and how loud it is."),
         Reply("/smartdj/done", "s:id s:path", "The result; an empty path where it is only in memory."),
-        Reply("/smartdj/slot/state", "s:id s:slot s:state s:instruction", "empty, defined, preparing, ready, playing, late or failed."),
+        Reply(
+            "/smartdj/slot/state",
+            "s:id s:slot s:state s:instruction",
+            "empty, preparing, ready, playing, late or failed.",
+        ),
+        Reply("/smartdj/slot/file", "s:id s:slot s:path", "Where sound output is off: the slot's result as a file."),
         Reply("/smartdj/slot/fired", "s:id s:slot f:seconds", "It sounds in so many seconds."),
         Reply("/smartdj/slot/late", "s:id s:slot s:state", "Not ready: the old sound goes on, this one follows."),
-        Reply("/smartdj/tempo", "s:id f:bpm f:beat f:phase", "Tempo, beats since the start, place in the bar (0 to 1)."),
+        Reply(
+            "/smartdj/tempo", "s:id f:bpm f:beat f:phase", "Tempo, beats since the start, place in the bar (0 to 1)."
+        ),
         Reply("/smartdj/playing", "s:id s:what f:seconds", "What sounds in so many seconds; nothing is an empty text."),
         Reply("/smartdj/help/line", "s:id s:address s:arguments s:summary", "One address."),
         Reply("/smartdj/traffic", "s:in|out s:peer s:message", "A message of another controller."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import struct
@@ -18,7 +19,7 @@ from smartdj_osc.core import Core
 from smartdj_osc.effects import Effect, Peer, Send
 from smartdj_osc.limits import Limits
 from smartdj_osc.namespace import COMMANDS, REPLIES, CallError, Kind, understand
-from smartdj_osc.packet import Element, Message, Midi, PacketError, PacketLimits, bundle, decode, encode
+from smartdj_osc.packet import Element, Message, Midi, PacketError, bundle, decode, encode
 from smartdj_osc.patterns import PatternError, matching
 from smartdj_osc.slip import SlipDecoder, SlipError, frame
 
@@ -139,17 +140,12 @@ def test_what_is_written_is_read_again_and_python_osc_reads_the_same(arguments: 
     ] == theirs
 
 
-@given(
-    st.binary(max_size=200).map(lambda data: data[: len(data) // 4 * 4]),
-    st.sampled_from([b"", b"/a\0\0,", b"#bundle\0"]),
-)
+@given(st.binary(max_size=200), st.sampled_from([b"", b"/a\0\0,", b"#bundle\0"]))
 @settings(max_examples=500)
 def test_any_bytes_are_a_packet_or_a_packet_error(data: bytes, start: bytes) -> None:
-    try:
-        elements = decode(start + data)
-    except PacketError as error:
-        assert str(error)
-        return
+    elements: list[Element] = []
+    with contextlib.suppress(PacketError):
+        elements = decode(start + data[: len(data) // 4 * 4])
     for element in elements:
         assert str(element.message).startswith(element.message.address)
 
@@ -191,10 +187,10 @@ def test_malformed_packets_are_counted_and_reported(data: bytes, why: str) -> No
 
 def test_python_osc_still_has_the_faults_that_ours_avoids() -> None:
     """If this fails, python-osc has been mended and may be used for reading too."""
+    deep = encode(Message("/a"))
+    for _ in range(2000):
+        deep = bundle([deep])
     with pytest.raises(RecursionError):
-        deep = encode(Message("/a"))
-        for _ in range(2000):
-            deep = bundle([deep])
         osc_bundle.OscBundle(deep)
     assert osc_message.OscMessage(b"/a\0\0,Qi\0\0\0\0\7").params == [7]
 
@@ -803,4 +799,4 @@ def test_nothing_that_comes_in_is_fatal(data: bytes, local: bool) -> None:
     core = planned()
     core.receive(data, PAD if local else STRANGER, NOW)
     core.tick(NOW + 1)
-    assert len(PacketLimits.__dataclass_fields__) == 5
+    assert addresses(send(core, "/smartdj/ping", now=NOW + 1)) == ["/smartdj/pong"]

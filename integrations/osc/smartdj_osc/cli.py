@@ -47,7 +47,7 @@ def osc(
     tls_ca: Annotated[Path | None, typer.Option(metavar="PEM", help="Authority of the server's certificate.")] = None,
     audio: Annotated[
         str,
-        typer.Option("--audio", metavar="none|null|DEVICE", help="Where results sound: none, null (a test), default …"),
+        typer.Option("--audio", metavar="none|null|DEVICE", help="Where results sound: none, null (a test), default."),
     ] = "none",
     audio_input: Annotated[
         str | None, typer.Option("--input", metavar="DEVICE", help="What is kept for /smartdj/capture.")
@@ -57,9 +57,7 @@ def osc(
     ] = None,
     allowed_root: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--allowed-root", metavar="DIR", help="Folder whose files controllers may name; may be given again."
-        ),
+        typer.Option("--allowed-root", metavar="DIR", help="Folder whose files controllers may name; repeatable."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Folder of results; else they stay in memory.")

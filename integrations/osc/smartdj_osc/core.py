@@ -1,7 +1,7 @@
 """The protocol without sockets: bytes and reports in, packets and wishes out. Pure; the clock is passed in.
 
-All controllers share one state: a source, a plan, what is computed at the moment, the last result. Whoever asks gets the
-answers, at the port that it sends from; whoever subscribed gets what concerns all.
+All controllers share one state: a source, a plan, what is computed at the moment, the last result. Whoever asks gets
+the answers, at the port that it sends from; whoever subscribed gets what concerns all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from smartdj_agent.steps import format_step
 from smartdj_osc import effects as fx
 from smartdj_osc.effects import Budget, Effect, Peer, Report, Request, Send
 from smartdj_osc.fields import field_names, set_field
-from smartdj_osc.limits import Bucket, Buckets, Limits
+from smartdj_osc.limits import DEFAULT_LIMITS, Bucket, Buckets, Limits
 from smartdj_osc.mapping import Mapping
 from smartdj_osc.namespace import COMMANDS, REPLIES, Call, CallError, Command, clip, error, understand
 from smartdj_osc.packet import Argument, Element, Message, PacketError, decode, encode
@@ -82,7 +82,7 @@ class Core:
         Turns other devices' messages into ours.
     """
 
-    def __init__(self, limits: Limits = Limits(), mapping: Mapping | None = None) -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, mapping: Mapping | None = None) -> None:
         self.limits = limits
         self.mapping = mapping
         self.counters = Counters()
@@ -383,9 +383,7 @@ class Core:
         lease = self._leases.get(target)
         if lease is None:
             if len(self._leases) >= self.limits.max_subscribers:
-                raise _refusal(
-                    ErrorCode.QUEUE_FULL, "too many controllers are subscribed", "end one, or wait for its lease"
-                )
+                raise _refusal(ErrorCode.QUEUE_FULL, "too many controllers", "end one, or wait for its lease")
             lease = self._leases[target] = _Lease(0.0)
         lease.until_s = now_s + lease_s
         if len(lease.sources) < 16:  # oscsend and its like use a new port each time
@@ -407,7 +405,7 @@ class Core:
             raise _refusal(
                 ErrorCode.PATH_FORBIDDEN,
                 "traffic is only shown on the server's machine",
-                "run `smartdj osc monitor` there",
+                "run it there",
             )
         if lease is None:
             raise _refusal(ErrorCode.JOB_ENDED, "not subscribed", "send /smartdj/subscribe first")

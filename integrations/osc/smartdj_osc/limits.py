@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from smartdj_osc.packet import PacketLimits
+from smartdj_osc.packet import DEFAULT_PACKET_LIMITS, PacketLimits
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -35,11 +35,11 @@ class Limits:
     update_hz
         Progress per second and job, and updates per second of a step that somebody drags.
     reply_factor, reply_floor_bytes
-        Most bytes that a packet brings back to a UDP peer on another machine that isn't subscribed: so many times its own
-        size, but at least the floor. Addresses can be forged; nobody shall use us to flood a third.
+        Most bytes that a packet brings back to a UDP peer on another machine that isn't subscribed: so many times its
+        own size, but at least the floor. Addresses can be forged; nobody shall use us to flood a third.
     """
 
-    packet: PacketLimits = PacketLimits()
+    packet: PacketLimits = DEFAULT_PACKET_LIMITS
     peer_rate: float = 1000.0
     peer_burst: float = 2000.0
     total_rate: float = 10_000.0
@@ -53,6 +53,9 @@ class Limits:
     update_hz: float = 10.0
     reply_factor: int = 4
     reply_floor_bytes: int = 384
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass

@@ -1,9 +1,9 @@
 """Every address that comes in or goes out, declared once: the core, ``/smartdj/help``, OSCQuery and the README read it.
 
-A command's arguments are told by their types. A text in front is the request's id, which comes back with every answer:
-``/smartdj/plan "make it rain"`` and ``/smartdj/plan "pad-3" "make it rain"`` both work. Where a reading without id fits, it
-is taken. Controllers send what they have, so a float stands for an int, and 0, 1, T and F for a switch; a command that
-starts something also takes the position of a button at its end, fires where it is 1, and ignores 0.
+A command's arguments are told by their types. A text in front is the request's id, which comes back with every
+answer: ``/smartdj/plan "make it rain"`` and ``/smartdj/plan "pad-3" "make it rain"`` both work. Where a reading without
+id fits, it is taken. Controllers send what they have, so a float stands for an int, and 0, 1, T and F for a switch; a
+command that starts something also takes the position of a button at its end, fires where it is 1, and ignores 0.
 """
 
 from __future__ import annotations
@@ -267,14 +267,12 @@ REPLIES: dict[str, Reply] = {
         Reply(
             "/smartdj/slot/state",
             "s:id s:slot s:state s:instruction",
-            "empty, preparing, ready, playing, late or failed.",
+            "empty, preparing, ready, playing, late, failed.",
         ),
         Reply("/smartdj/slot/file", "s:id s:slot s:path", "Where sound output is off: the slot's result as a file."),
         Reply("/smartdj/slot/fired", "s:id s:slot f:seconds", "It sounds in so many seconds."),
         Reply("/smartdj/slot/late", "s:id s:slot s:state", "Not ready: the old sound goes on, this one follows."),
-        Reply(
-            "/smartdj/tempo", "s:id f:bpm f:beat f:phase", "Tempo, beats since the start, place in the bar (0 to 1)."
-        ),
+        Reply("/smartdj/tempo", "s:id f:bpm f:beat f:phase", "Tempo, beats since the start, place in the bar."),
         Reply("/smartdj/playing", "s:id s:what f:seconds", "What sounds in so many seconds; nothing is an empty text."),
         Reply("/smartdj/help/line", "s:id s:address s:arguments s:summary", "One address."),
         Reply("/smartdj/traffic", "s:in|out s:peer s:message", "A message of another controller."),

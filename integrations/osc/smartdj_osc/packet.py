@@ -1,8 +1,8 @@
 """OSC packets as bytes, read and written strictly. Pure.
 
-Messages are built by python-osc. They are read here, because python-osc 1.10.2 is not made for packets from strangers: an
-element of negative size makes its bundle reader run for ever, deep bundles exhaust the stack, an unknown type tag shifts
-all arguments after it, and cut-off floats are filled up. What both accept, both read alike (tested).
+Messages are built by python-osc. They are read here, because python-osc 1.10.2 is not made for packets from strangers:
+an element of negative size makes its bundle reader run for ever, deep bundles exhaust the stack, an unknown type tag
+shifts all arguments after it, and cut-off floats are filled up. What both accept, both read alike (tested).
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ class PacketLimits:
     max_address_chars: int = 256
 
 
-def decode(data: bytes, limits: PacketLimits = PacketLimits()) -> list[Element]:
+DEFAULT_PACKET_LIMITS = PacketLimits()
+
+
+def decode(data: bytes, limits: PacketLimits = DEFAULT_PACKET_LIMITS) -> list[Element]:
     """Read a packet: its messages in their order, with their time.
 
     Raises

@@ -170,7 +170,7 @@ class OscServer:
             closer()
         await asyncio.to_thread(self.backend.close)
 
-    # --- from the sockets ----------------------------------------------------------------------------------------------
+    # --- from the sockets --------------------------------------------------------------------------------------------
 
     def take(self, data: bytes, peer: Peer) -> None:
         """A packet has come."""
@@ -181,7 +181,7 @@ class OscServer:
         """A connection has ended."""
         self.core.forget(peer)
 
-    # --- from other threads --------------------------------------------------------------------------------------------
+    # --- from other threads ------------------------------------------------------------------------------------------
 
     def _soon(self, function: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is there to be told
@@ -197,7 +197,7 @@ class OscServer:
     def _playable(self, what: str, audio: Audio) -> None:
         self.stage.ready(what, audio)
 
-    # --- doing ---------------------------------------------------------------------------------------------------------
+    # --- doing -------------------------------------------------------------------------------------------------------
 
     def _announce(self, messages: Iterable[Message]) -> None:
         self._perform(self.core.announce(messages, self.clock.now_s()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_osc.effects import Peer
@@ -93,8 +93,7 @@ class Datagrams(asyncio.DatagramProtocol):
         self.refused = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)  # by its base only in later Pythons
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         if not self._gate.admits(addr[0]):

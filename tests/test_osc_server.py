@@ -20,6 +20,7 @@ import pytest
 from fake_agent import FakeAgent
 from smartdj_osc import monitor as monitor_room
 from smartdj_osc.live.engine import LiveEngine
+from smartdj_osc.loudness import integrated_lufs
 from smartdj_osc.mapping import Mapping, Rule, read_mapping
 from smartdj_osc.packet import Message, bundle, decode, encode
 from smartdj_osc.process import ProcessAgent
@@ -30,7 +31,7 @@ from smartdj_osc.transport import Gate
 from smartdj_agent.audio import Audio, AudioFormat, read_audio, write_audio
 from smartdj_agent.errors import ErrorCode, SmartDJError
 
-PATIENCE_S = 8.0
+PATIENCE_S = 20.0
 
 
 def record(folder: Path, name: str = "walk.wav", seconds: float = 0.5) -> Path:
@@ -433,6 +434,18 @@ def test_an_agent_in_another_process_is_the_same_and_can_be_cancelled_and_lost(t
         assert list(agent.plan(audio, "calm"))
     finally:
         agent.close()
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000, 96_000])
+def test_loudness_of_the_standards_own_signal(rate: int) -> None:
+    """BS.1770: a sine of 997 Hz at full scale in one channel has −3.01 LUFS; −23 dB in both has −23 LUFS (EBU 3341)."""
+    sine = np.sin(2 * np.pi * 997 * np.arange(5 * rate) / rate)
+    assert integrated_lufs(sine[np.newaxis], rate) == pytest.approx(-3.01, abs=0.05)
+    both = np.stack([sine, sine]) * 10 ** (-23 / 20)
+    assert integrated_lufs(both, rate) == pytest.approx(-23.0, abs=0.1)
+    quiet = np.concatenate([both, np.zeros_like(both)], axis=1)
+    assert integrated_lufs(quiet, rate) == pytest.approx(-23.0, abs=0.2)
+    assert integrated_lufs(np.zeros((2, rate)), rate) == -70.0
 
 
 # --- mapping ----------------------------------------------------------------------------------------------------------

@@ -119,11 +119,15 @@ def _add(builder: OscMessageBuilder, argument: Argument) -> None:
     if isinstance(argument, Midi):
         builder.add_arg((argument.port, argument.status, argument.data1, argument.data2), "m")
     elif isinstance(argument, tuple):
-        builder.add_arg(list(argument))
+        builder.add_arg(_lists(argument))
     elif isinstance(argument, int) and not -(2**63) <= argument < 2**63:
         raise PacketError(f"{argument} needs more than 64 bits")
     else:
         builder.add_arg(argument)
+
+
+def _lists(argument: Argument) -> object:
+    return [_lists(item) for item in argument] if isinstance(argument, tuple) else argument
 
 
 def _decode(data: bytes, due_s: float | None, depth: int, limits: PacketLimits, out: list[Element]) -> None:

@@ -231,8 +231,9 @@ class OscServer:
             self._woken.clear()
             wake_s = self.core.wake_s()
             wait_s = _MAX_SLEEP_S if wake_s is None else min(max(wake_s - self.clock.now_s(), 0.0), _MAX_SLEEP_S)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), wait_s)
+            with contextlib.suppress(TimeoutError):  # not wait_for, which in Python 3.11 can swallow being cancelled
+                async with asyncio.timeout(wait_s):
+                    await self._woken.wait()
             self._perform(self.core.tick(self.clock.now_s()))
 
     async def _watch_stage(self) -> None:

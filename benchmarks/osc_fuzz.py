@@ -25,7 +25,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "integrations" / "osc"), str(ROOT / "tests")]
 
 from fake_agent import FakeAgent  # noqa: E402
-
 from smartdj_osc.limits import Limits  # noqa: E402
 from smartdj_osc.namespace import COMMANDS  # noqa: E402
 from smartdj_osc.packet import Message, bundle, encode  # noqa: E402
@@ -64,7 +63,7 @@ def valid(dice: random.Random, now_s: float) -> bytes:
     address = dice.choice([*COMMANDS, *COMMANDS, "/smartdj/*", "/{a,b}*", "/*/*", "/1/fader1", "/smartdj/s[a-z]*/*"])
     packet = encode(Message(address, tuple(argument(dice) for _ in range(dice.randrange(5)))))
     if dice.random() < 0.2:
-        due_s = dice.choice([None, now_s - 1, now_s + dice.random(), now_s + 1e9])
+        due_s = dice.choice([None, now_s - 1, now_s + dice.random(), now_s + 1e8])
         packet = bundle([packet] * dice.randrange(1, 5), due_s)
     return packet
 

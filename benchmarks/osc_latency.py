@@ -4,8 +4,8 @@
     python benchmarks/osc_latency.py --fake     # an agent that only burns a core, in its own process
     python benchmarks/osc_latency.py --null     # and the engine plays on the null device meanwhile
 
-Each controller subscribes and sends a message every 20 ms, in turn a ping, a fader's step/set and a step/get, and waits for
-its own reply. Edits of the demo recording run one after the other all the time. Writes docs/osc/latency.json.
+Each controller subscribes and sends a message every 20 ms, in turn a ping, a fader's step/set and a step/get, and waits
+for its own reply. Edits of the demo recording run one after the other all the time. Writes docs/osc/latency.json.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from smartdj_osc.packet import Message, decode, encode
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import threading
 import time
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,17 @@ import numpy as np
 import pytest
 from fake_agent import FakeAgent
 from smartdj_osc import monitor as monitor_room
+from smartdj_osc.cli import osc_app
 from smartdj_osc.live.engine import LiveEngine
 from smartdj_osc.loudness import integrated_lufs
 from smartdj_osc.mapping import Mapping, Rule, read_mapping
+from smartdj_osc.namespace import COMMANDS, markdown
 from smartdj_osc.packet import Message, bundle, decode, encode
 from smartdj_osc.process import ProcessAgent
 from smartdj_osc.serve import Options, OscServer, serving
 from smartdj_osc.slip import SlipDecoder, frame
 from smartdj_osc.transport import Gate
+from typer.testing import CliRunner
 
 from smartdj_agent.audio import Audio, AudioFormat, read_audio, write_audio
 from smartdj_agent.errors import ErrorCode, SmartDJError
@@ -548,6 +552,70 @@ def test_a_foreign_controller_works_as_it_is(tmp_path: Path) -> None:
             assert error.arguments[1] == "NOT_FOUND"
 
     run(main)
+
+
+TEMPLATES = Path(__file__).parent.parent / "integrations" / "osc" / "templates"
+
+
+@pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.yaml")), ids=lambda path: path.name)
+def test_mapping_templates_are_valid(path: Path) -> None:
+    assert read_mapping(path).map
+
+
+def test_reapers_template_and_its_mapping_speak_of_the_same_addresses() -> None:
+    sent = re.findall(r"^[A-Z_]+ [a-z](/reaper\S+)$", (TEMPLATES / "smartdj.ReaperOSC").read_text(), re.M)
+    patterns = [re.compile(address.replace("@", r"\d+")) for address in sent]
+    for made in read_mapping(TEMPLATES / "reaper.yaml").map:
+        assert any(pattern.fullmatch(made.source or "") for pattern in patterns), made.source
+
+
+def test_layouts_are_those_that_the_script_makes_and_use_real_addresses() -> None:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("build_templates", TEMPLATES / "build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    page = (TEMPLATES / "smartdj.open-stage-control.json").read_text()
+    assert page == build.open_stage_control()
+    layout = (TEMPLATES / "smartdj.tosc").read_bytes()
+    assert zlib.decompress(layout) == zlib.decompress(build.touch_osc())
+    used = {
+        *re.findall(r'"(/smartdj/[a-z/]+)"', page),
+        *re.findall(r">(/smartdj/[a-z/]+)<", zlib.decompress(layout).decode()),
+    }
+    assert used
+    assert used <= set(COMMANDS)
+    [tab] = json.loads(page)["content"]["tabs"]
+    assert tab["label"] == "SmartDJ"
+    assert {f"step_{number}" for number in range(1, 9)} <= {widget["id"] for widget in tab["widgets"]}
+
+
+def test_the_readme_shows_the_namespace_of_the_code() -> None:
+    text = (TEMPLATES.parent / "README.md").read_text(encoding="utf-8")
+    shown = text.partition("<!-- namespace -->\n")[2].partition("<!-- /namespace -->")[0]
+    assert shown == markdown(), "put the output of `smartdj osc namespace` between the two marks"
+
+
+# --- the command line ---
+
+
+def test_the_command_line_says_what_is_wrong() -> None:
+    for arguments, code in (
+        (["--host", "0.0.0.0"], ErrorCode.SERVER_CONFIG),
+        (["--advertise"], ErrorCode.USAGE),
+        (["--allowed-root", "/nowhere"], ErrorCode.USAGE),
+        (["--mapping", "/nowhere.yaml"], ErrorCode.SERVER_CONFIG),
+        (["--input", "mic"], ErrorCode.USAGE),
+    ):
+        result = CliRunner().invoke(osc_app, ["--port", "0", *arguments])
+        assert isinstance(result.exception, SmartDJError), (arguments, result.output)
+        assert result.exception.code is code
+
+
+def test_the_command_line_prints_the_namespace() -> None:
+    assert CliRunner().invoke(osc_app, ["namespace"]).output == markdown()
 
 
 # --- OSCQuery and the monitor -----------------------------------------------------------------------------------------

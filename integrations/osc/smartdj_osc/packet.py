@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pythonosc import osc_message_builder
 from pythonosc.osc_message_builder import OscMessageBuilder
@@ -126,7 +127,7 @@ def _add(builder: OscMessageBuilder, argument: Argument) -> None:
         builder.add_arg(argument)
 
 
-def _lists(argument: Argument) -> object:
+def _lists(argument: Argument) -> Any:
     return [_lists(item) for item in argument] if isinstance(argument, tuple) else argument
 
 

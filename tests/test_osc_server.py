@@ -7,8 +7,10 @@ import contextlib
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -612,6 +614,31 @@ def test_the_command_line_says_what_is_wrong() -> None:
         result = CliRunner().invoke(osc_app, ["--port", "0", *arguments])
         assert isinstance(result.exception, SmartDJError), (arguments, result.output)
         assert result.exception.code is code
+
+
+def test_the_command_runs_until_it_is_interrupted(tmp_path: Path) -> None:
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from smartdj_osc.cli import osc_app\n"
+        "osc_app(standalone_mode=False)"
+    )
+    command = [sys.executable, "-c", code, "--port", "0", "--audio", "null", "--tcp", "--allowed-root", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        lines = Lines(process)
+        found = re.search(r"127\.0\.0\.1:(\d+) \(UDP and TCP\), sound: null", lines.until("listening"))
+        assert found is not None
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.settimeout(PATIENCE_S)
+            peer.connect(("127.0.0.1", int(found[1])))
+            peer.send(encode(Message("/smartdj/ping", ("x",))))
+            assert decode(peer.recv(8192))[0].message.arguments[0] == "x"
+        process.send_signal(signal.SIGINT)
+        process.wait(PATIENCE_S)
+        assert not any("Traceback" in line for line in lines.lines)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_the_command_line_prints_the_namespace() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import os
 import sys
 import threading
@@ -294,13 +295,12 @@ class OfflineDevice(_Running):
             (frames, channels) float32.
         """
         out = np.zeros((frames, self.engine.channels), np.float32)
-        rate = self.engine.sample_rate
         for start in range(0, frames, self.block):
             stop = min(start + self.block, frames)
             self.engine.process(
                 out[start:stop],
                 None if recorded is None else recorded[start:stop],
-                now_s=self.engine.frame / rate,
+                now_s=math.nan,
             )
         return out
 

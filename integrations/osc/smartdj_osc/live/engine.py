@@ -280,8 +280,9 @@ class Renderer:
         self._ramp = np.arange(_BLOCK, dtype=np.float64)
         self._phase = np.zeros(_BLOCK, np.float64)
         self._shape = np.zeros(_BLOCK, np.float64)
-        self._gain = np.zeros((_BLOCK, 1), np.float32)
-        self._flat_gain = self._gain[:, 0]
+        self._shapes = self._shape[:, None]
+        # A gain for each channel: multiplying by a single column makes numpy allocate a buffer.
+        self._gain = np.zeros((_BLOCK, channels), np.float32)
         self._mixed = np.zeros((_BLOCK, channels), np.float32)
 
     @property
@@ -480,7 +481,7 @@ class Renderer:
         if curve == "equal_power":
             np.maximum(shape, 0.0, out=shape)
             np.sqrt(shape, out=shape)
-        self._flat_gain[:count] = shape
+        gain[...] = self._shapes[:count]
         target = self._mixed[begin - zero : end - zero]
         np.multiply(target, gain, out=target)
 
@@ -588,7 +589,8 @@ class LiveEngine:
         input_latency_s
             Seconds since the recorded block's first frame was at the input.
         now_s
-            Time of `time.monotonic`; asked for unless given.
+            Time of `time.monotonic`; asked for unless given. NaN where the device has no time of its own: then the
+            engine's clock stands between blocks.
         """
         began_ns = time.perf_counter_ns()
         renderer = self._renderer
@@ -686,6 +688,11 @@ class LiveEngine:
         """
         if not slot:
             raise SmartDJError(ErrorCode.USAGE, "a slot needs a name", "for example a1", field="slot")
+        frames = sound.frames
+        if frames.ndim != 2 or frames.shape[1] != self.channels or not len(frames) or frames.dtype != np.float32:
+            raise ValueError(
+                f"this engine can't play {frames.dtype} of the shape {frames.shape}"
+            )  # not in the callback
         with self._control:
             self._slots[slot] = sound
             self._held.setdefault(sound, 0)
@@ -821,7 +828,7 @@ class LiveEngine:
     # What is.
 
     def now(self) -> float:
-        """What is heard now, seconds of the engine's clock; the next frame's time where no device runs."""
+        """What is heard now, seconds of the engine's clock; the next frame's time before a device ran, or offline."""
         return self.at(time.monotonic())
 
     def at(self, monotonic_s: float) -> float:

@@ -180,7 +180,7 @@ class NullDevice(_Running):
         self._delays = 0
 
     def delays_ms(self) -> np.ndarray:
-        """How long after the device asked for a block it had it, milliseconds, of the last 65 536; in no order.
+        """How long after the device asked for a block it had it, milliseconds, of the last 65,536; in no order.
 
         That is the callback's time and the time it waited for the processor and the interpreter's lock.
         """

@@ -266,6 +266,18 @@ def test_any_performance_is_the_same_in_any_blocks(moves: list[tuple[int, str, A
     assert first[1] == second[1]
 
 
+def test_what_ends_and_what_begins_within_a_block_are_both_told() -> None:
+    engine = engine_at()
+    engine.prepare("once", noise(1_000, 8), loop=False)
+    engine.prepare("a", A)
+    engine.play("once", at="now")
+    run(engine, 100)
+    engine.play("a", at="beat")
+    run(engine, RATE, RATE)
+    events = [(event.kind, event.slot, event.frame) for event in engine.events()]
+    assert events == [("started", "once", 0), ("ended", "once", 1_000), ("started", "a", RATE // 2)]
+
+
 def smooth_engine() -> LiveEngine:
     """Slots whose sounds are so slow that any step is the engine's own."""
     engine = engine_at()

@@ -376,7 +376,8 @@ class Renderer:
     def _swap(self, at: int) -> None:
         swap = self.pending
         assert swap is not None
-        voices = [voice for voice in self.voices if voice.end > at]
+        self._bury(at)
+        voices = list(self.voices)
         if swap.sound is not None and len(voices) >= _VOICES:
             # All voices are taken: the fading ones are gone in an instant, then there is room.
             for voice in voices[:-1]:

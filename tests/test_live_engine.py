@@ -238,7 +238,7 @@ def test_blocks_of_any_size_give_the_same_samples(block: int) -> None:
     assert events == BUSY[1]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -288,7 +288,7 @@ def smooth_engine() -> LiveEngine:
     return engine
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(
         st.tuples(

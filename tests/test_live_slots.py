@@ -97,6 +97,15 @@ def test_what_waits_in_the_engine_is_withdrawn_by_a_later_fire_that_has_to_wait(
     assert of(bank.prepared("b", computed(effects).revision), Play) == []
 
 
+def test_what_is_no_slot_overrules_what_is_late() -> None:
+    bank = SlotBank()
+    bank.define("a", Definition("demo.wav", "rain"))
+    compute = computed(bank.fire("a", "bar", 1.0))
+    bank.tick(1.0)
+    assert bank.overrule() == (Changed("a", SlotState.PREPARING),)
+    assert of(bank.prepared("a", compute.revision), Play) == []
+
+
 def test_a_stale_result_is_ignored() -> None:
     bank = SlotBank()
     bank.define("a", Definition("demo.wav", "rain"))

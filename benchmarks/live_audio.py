@@ -122,6 +122,7 @@ def play(engine: LiveEngine, device: NullDevice, seconds: float, quiet: bool) ->
             gc.unfreeze()
             gc.set_threshold(700, 10, 10)
             sys.setswitchinterval(0.005)
+        nice = os.getpriority(os.PRIO_PROCESS, 0)
         began = time.monotonic()
         next_beat = next_other = began
         while (now := time.monotonic()) < began + seconds:
@@ -147,6 +148,7 @@ def play(engine: LiveEngine, device: NullDevice, seconds: float, quiet: bool) ->
     gc.callbacks.remove(pauses)
     times, delays = engine.times_ms(), device.delays_ms()
     return {
+        "nice": nice,
         "seconds": round(took_s, 1),
         "blocks": status.blocks,
         "underruns": status.underruns,
@@ -205,6 +207,7 @@ def main() -> int:
         "block_ms": round(given.block / RATE * 1e3, 3),
         "buffer_ms": round(given.periods * given.block / RATE * 1e3, 3),
         "real_time_rank": device.urgent,
+        "nice": result.pop("nice"),
         "collector_and_lock": "as Python has them" if given.loud else "quiet",
         **result,
         "edits_meanwhile": edits.value - before,

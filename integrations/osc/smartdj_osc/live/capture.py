@@ -18,6 +18,8 @@ MAX_SECONDS = 600.0
 _SLACK_S = 1.0
 """Seconds the ring is longer than what is read from it: so long a reader may take before the writer reaches it."""
 _ATTEMPTS = 3
+_PIECE = 1 << 13
+"""Frames copied at a time: the copying of a minute at once keeps the interpreter's lock for milliseconds."""
 
 
 class RollingCapture:
@@ -192,7 +194,7 @@ class RollingCapture:
         done = 0
         while done < end - start:
             at = (start + done) % size
-            count = min(end - start - done, size - at)
+            count = min(end - start - done, size - at, _PIECE)
             out[:, done : done + count] = ring[at : at + count].T
             done += count
         return out

@@ -3,14 +3,17 @@
 Python in an audio callback has three enemies: the garbage collector of other threads, the interpreter's lock, and the
 scheduler. `quiet_interpreter` deals with the first two for as long as a device runs: what is loaded is frozen, so that
 a collection looks at new objects only, and a thread that computes in Python gives the interpreter away after half a
-millisecond instead of five. Against the third there are device buffers; the null device asks for the rank that a sound
-card's thread has, and goes on without.
+millisecond instead of five. Against the third there are device buffers, and ranks where the system gives them: the null
+device asks for a real-time one, as a sound card's thread has, and all threads get the one that PipeWire takes. The
+callback waits for whoever has the interpreter's lock, so it is no use that it alone is urgent. Compute belongs into
+another process, one that was started before or lowers its own rank.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import os
 import sys
 import threading
@@ -32,6 +35,9 @@ _SWITCH_S = 0.0005
 _THRESHOLDS = (700, 5, 10)
 """Collections small and often: the time of one is what counts here, not of all (10,000 objects at a time: 17 ms)."""
 
+_NICE = -11
+
+_ranks: dict[int, int] = {}
 _quiet_depth = 0
 _quiet_lock = threading.Lock()
 _loud: tuple[float, tuple[int, int, int]] = (0.005, (700, 10, 10))
@@ -119,6 +125,7 @@ def _hush() -> None:
         gc.collect()  # of nothing: sets what later collections measure growth by
         gc.set_threshold(*_THRESHOLDS)
         sys.setswitchinterval(_SWITCH_S)
+        _raise_ranks()
 
 
 def _unhush() -> None:
@@ -127,6 +134,7 @@ def _unhush() -> None:
         _quiet_depth -= 1
         if _quiet_depth:
             return
+        _lower_ranks()
         gc.unfreeze()
         gc.set_threshold(*_loud[1])
         sys.setswitchinterval(_loud[0])
@@ -179,7 +187,7 @@ class NullDevice(_Running):
         self._delays = 0
 
     def delays_ms(self) -> np.ndarray:
-        """How long after the device asked for a block it had it, milliseconds, of the last 65 536; in no order.
+        """How long after the device asked for a block it had it, milliseconds, of the last 65,536; in no order.
 
         That is the callback's time and the time it waited for the processor and the interpreter's lock.
         """
@@ -294,13 +302,12 @@ class OfflineDevice(_Running):
             (frames, channels) float32.
         """
         out = np.zeros((frames, self.engine.channels), np.float32)
-        rate = self.engine.sample_rate
         for start in range(0, frames, self.block):
             stop = min(start + self.block, frames)
             self.engine.process(
                 out[start:stop],
                 None if recorded is None else recorded[start:stop],
-                now_s=self.engine.frame / rate,
+                now_s=math.nan,
             )
         return out
 
@@ -527,3 +534,30 @@ def _be_urgent() -> bool:
     except (OSError, AttributeError):
         return False
     return True
+
+
+def _threads() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc/self/task")]
+    except OSError:  # not Linux
+        return []
+
+
+def _raise_ranks() -> None:
+    """Give all threads a higher rank, where the system lets us; threads that they start inherit it."""
+    _ranks.clear()
+    for thread in _threads():
+        with contextlib.suppress(OSError):  # no right to, or the thread has ended
+            before = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, _NICE)
+            _ranks[thread] = before
+
+
+def _lower_ranks() -> None:
+    if not _ranks:
+        return
+    usual = _ranks.get(os.getpid(), 0)  # for threads that began meanwhile
+    for thread in _threads():
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, _ranks.get(thread, usual))
+    _ranks.clear()

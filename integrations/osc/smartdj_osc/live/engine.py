@@ -18,6 +18,7 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,6 +52,9 @@ _NEVER = 1 << 62
 _KEPT_EVENTS = 256
 _KEPT_COMMANDS = 256
 _KEPT_TIMES = 1 << 16
+_STATUS_TIMES = 1 << 11
+"""Of so many blocks the status tells; more would keep the interpreter's lock for milliseconds."""
+_PIECE = 1 << 13
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +151,7 @@ class EngineStatus:
     blocks
         Blocks rendered.
     callback_p50_ms, callback_p99_ms, callback_max_ms
-        What the callback took: of the last 65 536 blocks, the maximum of all. 0 before the first.
+        What the callback took: of the last 2,048 blocks, the maximum of all. 0 before the first.
     """
 
     playing: str
@@ -280,8 +284,9 @@ class Renderer:
         self._ramp = np.arange(_BLOCK, dtype=np.float64)
         self._phase = np.zeros(_BLOCK, np.float64)
         self._shape = np.zeros(_BLOCK, np.float64)
-        self._gain = np.zeros((_BLOCK, 1), np.float32)
-        self._flat_gain = self._gain[:, 0]
+        self._shapes = self._shape[:, None]
+        # A gain for each channel: multiplying by a single column makes numpy allocate a buffer.
+        self._gain = np.zeros((_BLOCK, channels), np.float32)
         self._mixed = np.zeros((_BLOCK, channels), np.float32)
 
     @property
@@ -371,7 +376,8 @@ class Renderer:
     def _swap(self, at: int) -> None:
         swap = self.pending
         assert swap is not None
-        voices = [voice for voice in self.voices if voice.end > at]
+        self._bury(at)
+        voices = list(self.voices)
         if swap.sound is not None and len(voices) >= _VOICES:
             # All voices are taken: the fading ones are gone in an instant, then there is room.
             for voice in voices[:-1]:
@@ -480,7 +486,7 @@ class Renderer:
         if curve == "equal_power":
             np.maximum(shape, 0.0, out=shape)
             np.sqrt(shape, out=shape)
-        self._flat_gain[:count] = shape
+        gain[...] = self._shapes[:count]
         target = self._mixed[begin - zero : end - zero]
         np.multiply(target, gain, out=target)
 
@@ -588,7 +594,8 @@ class LiveEngine:
         input_latency_s
             Seconds since the recorded block's first frame was at the input.
         now_s
-            Time of `time.monotonic`; asked for unless given.
+            Time of `time.monotonic`; asked for unless given. NaN where the device has no time of its own: then the
+            engine's clock stands between blocks.
         """
         began_ns = time.perf_counter_ns()
         renderer = self._renderer
@@ -653,26 +660,34 @@ class LiveEngine:
         """
         if not audio.n_samples:
             raise SmartDJError(ErrorCode.AUDIO_EMPTY, "the recording holds no samples", "choose another one")
-        samples = audio.samples
-        if audio.channels != self.channels:
-            samples = to_stereo(samples)
-            if self.channels == 1:
-                samples = samples.mean(axis=0, keepdims=True)
-        samples = resample(samples, audio.sample_rate, self.sample_rate)
-        frames = np.zeros((max(samples.shape[1], 1), self.channels), np.float32)
-        for index, channel in enumerate(samples[: self.channels]):
-            if not np.isfinite(channel).all():
+        samples = resample(self._folded(audio.samples), audio.sample_rate, self.sample_rate)
+        size = samples.shape[1]
+        frames = np.zeros((max(size, 1), self.channels), np.float32)
+        for piece in _pieces(size):
+            part = samples[: self.channels, piece].T
+            if not np.isfinite(part).all():
                 raise SmartDJError(
                     ErrorCode.AUDIO_NOT_FINITE,
                     "the recording holds NaN or infinite samples",
                     "export it again, or repair it in an audio editor",
                 )
-            frames[: channel.size, index] = channel
+            frames[piece, : part.shape[1]] = part
         if loop:
             _bend_seam(frames, round(_SEAM_S * self.sample_rate))
         else:
             _bend_ends(frames, self._renderer.declick)
         return Sound(frames, loop)
+
+    def _folded(self, samples: np.ndarray) -> np.ndarray:
+        """To the engine's channels, or two where it has more than that."""
+        if samples.shape[0] == self.channels:
+            return samples
+        width = min(self.channels, 2)
+        folded = np.zeros((width, samples.shape[1]), np.float32)
+        for piece in _pieces(samples.shape[1]):
+            stereo = to_stereo(samples[:, piece])
+            folded[:, piece] = stereo if width == 2 else stereo.mean(axis=0)
+        return folded
 
     def adopt(self, slot: str, sound: Sound) -> None:
         """Put a converted sound into a slot, in an instant.
@@ -686,6 +701,11 @@ class LiveEngine:
         """
         if not slot:
             raise SmartDJError(ErrorCode.USAGE, "a slot needs a name", "for example a1", field="slot")
+        frames = sound.frames
+        if frames.ndim != 2 or frames.shape[1] != self.channels or not len(frames) or frames.dtype != np.float32:
+            raise ValueError(
+                f"this engine can't play {frames.dtype} of the shape {frames.shape}"
+            )  # not in the callback
         with self._control:
             self._slots[slot] = sound
             self._held.setdefault(sound, 0)
@@ -821,7 +841,7 @@ class LiveEngine:
     # What is.
 
     def now(self) -> float:
-        """What is heard now, seconds of the engine's clock; the next frame's time where no device runs."""
+        """What is heard now, seconds of the engine's clock; the next frame's time before a device ran, or offline."""
         return self.at(time.monotonic())
 
     def at(self, monotonic_s: float) -> float:
@@ -858,7 +878,7 @@ class LiveEngine:
         return found
 
     def times_ms(self) -> np.ndarray:
-        """What the callback took, milliseconds, of the last 65 536 blocks; in no order."""
+        """What the callback took, milliseconds, of the last 65,536 blocks; in no order."""
         return self._times_ns[: min(self._blocks, _KEPT_TIMES)] / 1e6
 
     def status(self) -> EngineStatus:
@@ -870,7 +890,8 @@ class LiveEngine:
         position = 0.0
         if voice is not None:
             position = max(0, frame - voice.origin) % voice.sound.frames.shape[0] / self.sample_rate
-        times = self.times_ms()
+        blocks = self._blocks
+        times = self._times_ns[np.arange(max(0, blocks - _STATUS_TIMES), blocks) % _KEPT_TIMES] / 1e6
         p50, p99 = np.percentile(times, (50, 99)) if times.size else (0.0, 0.0)
         return EngineStatus(
             playing=voice.slot if voice is not None else "",
@@ -893,6 +914,21 @@ class LiveEngine:
         )
 
 
+def _pieces(size: int) -> Iterator[slice]:
+    """Slices of what takes a fraction of a millisecond: some calls of numpy keep the interpreter's lock all along."""
+    for start in range(0, size, _PIECE):
+        yield slice(start, min(start + _PIECE, size))
+
+
+def _largest_steps(frames: np.ndarray) -> np.ndarray:
+    """Of each channel: the largest difference between neighbours; 0 for a single frame."""
+    largest = np.zeros(frames.shape[1], np.float32)
+    for piece in _pieces(frames.shape[0] - 1):
+        for index, channel in enumerate(frames[piece.start : piece.stop + 1].T):
+            largest[index] = max(largest[index], np.abs(np.diff(channel)).max())
+    return largest
+
+
 def _bend_seam(frames: np.ndarray, reach: int) -> None:
     """Bend a loop's end and beginning towards each other where the step between them is larger than any within."""
     size = frames.shape[0]
@@ -900,9 +936,9 @@ def _bend_seam(frames: np.ndarray, reach: int) -> None:
     if reach < 2:
         return
     fall = 0.5 + 0.5 * np.cos(np.pi * (np.arange(reach) + 0.5) / reach)
-    for channel in frames.T:
+    for channel, largest in zip(frames.T, _largest_steps(frames), strict=True):
         step = float(channel[0]) - float(channel[-1])
-        if abs(step) > np.abs(np.diff(channel)).max():
+        if abs(step) > largest:
             channel[:reach] -= (step / 2 * fall).astype(np.float32)
             channel[size - reach :] += (step / 2 * fall[::-1]).astype(np.float32)
 
@@ -914,7 +950,7 @@ def _bend_ends(frames: np.ndarray, reach: int) -> None:
     if reach < 1:
         return
     rise = (0.5 - 0.5 * np.cos(np.pi * (np.arange(reach) + 0.5) / reach)).astype(np.float32)
-    largest = np.abs(np.diff(frames, axis=0)).max(axis=0)
+    largest = _largest_steps(frames)
     if (np.abs(frames[0]) > largest).any():
         frames[:reach] *= rise[:, None]
     if (np.abs(frames[-1]) > largest).any():

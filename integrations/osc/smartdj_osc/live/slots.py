@@ -369,6 +369,10 @@ class SlotBank:
         """Fade to silence; what was fired and hasn't come, doesn't come (it is still computed)."""
         return (*self._forget_wish(), Stop(at))
 
+    def overrule(self) -> tuple[Effect, ...]:
+        """Something that is no slot was fired: what was fired before and hasn't come, doesn't come."""
+        return self._forget_wish()
+
     def clear(self, name: str) -> tuple[Effect, ...]:
         """Empty a slot; what plays from it fades out. Unknown slots are empty already."""
         slot = self._slots.get(name)

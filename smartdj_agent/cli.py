@@ -1069,11 +1069,14 @@ def main(argv: list[str] | None = None) -> int:
 @functools.cache
 def _add_rooms() -> None:
     """Add the commands that have rooms of their own; these import this module's options, never the other way."""
+    from smartdj_osc.cli import osc_app
+
     from smartdj_agent import library_cli
     from smartdj_agent.batch import cli as batch_cli
 
     batch_cli.add_to(app)
     library_cli.add_to(app)
+    app.add_typer(osc_app, name="osc")
 
 
 def _run(arguments: list[str], as_json: bool) -> int:

@@ -129,9 +129,12 @@ class StubAgent:
         yield Finished(audio, plan, 0.01, 1.0)
 
 
-def stub_agent(device: str, preset: str, library: Path | None, max_batch: int) -> StubAgent:
+def stub_agent(
+    device: str, preset: str, library: Path | tuple[Path, ...] | None, max_batch: int, add_source: str = "auto"
+) -> StubAgent:
     """Return a stub: a device ``stub:0.004`` lets a denoising step take 4 ms; a library folder gets ``steps.log``."""
-    return StubAgent(float(device.partition(":")[2] or 0), library / "steps.log" if library else None)
+    folder = library[0] if isinstance(library, tuple) else library
+    return StubAgent(float(device.partition(":")[2] or 0), folder / "steps.log" if folder else None)
 
 
 # --- the server's process ------------------------------------------------------------------------------------------

@@ -5,12 +5,13 @@
 Seeded. Every method (those of health and reflection too) gets garbage, truncated and changed messages, numbers, texts,
 paths, hashes and offsets that mean trouble, messages in wrong order, twice, too many, too few and too large, slow and
 half-closed streams, hostile metadata, damaged recordings, calls that are cancelled, run out of time or lose their
-connection at random moments, and connections that don't speak gRPC at all. Meanwhile another process asks for its
-health. Looked for afterwards:
+connection at random moments, and connections that don't speak gRPC at all. Meanwhile its health is asked for. Looked
+for afterwards:
 
 - the server answers, and an honest edit still gives what it gave before;
 - every error had a reason, a message and a hint, none was INTERNAL, and nothing unforeseen is in the log;
-- memory, descriptors, threads and temporary files are back to where they were after the first tenth;
+- descriptors, threads and temporary files are back to where they were after the first tenth, and memory to where it
+  was after half of it;
 - every stored file has the hash that it is named by.
 
 Exit status 1 where anything is amiss.
@@ -25,6 +26,7 @@ import io
 import math
 import os
 import random
+import re
 import struct
 import sys
 import time
@@ -66,7 +68,7 @@ MAX_MESSAGE_BYTES = 4 * 2**20
 CONCURRENT = 24
 DETAILS = "grpc-status-details-bin"
 DOMAIN = "smartdj.agent"
-MEMORY_SLACK_MIB = 32.0
+MEMORY_SLACK_MIB = 16.0
 PATIENCE_S = 30.0
 """A call that ought to be answered at once and takes longer counts as hanging."""
 
@@ -525,7 +527,7 @@ class Fuzzer:
         """Look whether an error says what went wrong and what to do."""
         if details is None:
             # What gRPC refuses by itself never reaches the server's code.
-            self.findings.bare[f"{code.name}: {text[:60]}"] += 1
+            self.findings.bare[f"{code.name}: {re.sub('[0-9]+', 'N', text)[:60]}"] += 1
             self.findings.answers[f"{code.name} (gRPC's own)"] += 1
             own = code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNIMPLEMENTED)
             # grpc.aio's client says so where a call ends while it is still sending.
@@ -1056,13 +1058,18 @@ async def fuzz(server: ServerProcess, messages: int, rng: random.Random, root: P
         findings.fault("health", f"afterwards {check.status}")
     if await honest_edit(stubs) != before:
         findings.fault("other result", "an honest edit gives other audio than before")
-    if left := server.temporaries():
+    deadline = time.monotonic() + 10.0
+    while (left := server.temporaries()) and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)  # the folder of the last job goes just after its last event
+    if left:
         findings.fault("left over", f"{len(left)} in tmp: {left[:5]}")
     first, last = usages[0][1], usages[-1][1]
     if last.descriptors > first.descriptors + 2 or last.threads > first.threads + 2:
         findings.fault("leak", f"{first} became {last}")
-    if last.trimmed_mib > first.trimmed_mib + MEMORY_SLACK_MIB:
-        findings.fault("leak", f"{first} became {last}")
+    # Pools and caches (connections to the database, memory of the C library) fill up for some thousand messages.
+    middle = usages[(len(usages) - 1) // 2][1]
+    if last.trimmed_mib > middle.trimmed_mib + MEMORY_SLACK_MIB:
+        findings.fault("leak", f"in the second half {middle} became {last}")
     await fuzzer.channel.close()
     for path in (server.data_dir / "audio").glob("*/*"):
         if sha256(path.read_bytes()) != path.name:
@@ -1126,13 +1133,14 @@ def main() -> int:
     with working_folder(chosen.folder) as folder:
         result = run(chosen.messages, chosen.seed, folder)
     first, last = result["usage"][0], result["usage"][-1]
+    middle = result["usage"][(len(result["usage"]) - 1) // 2]
     rows = [
         ("messages", result["messages"]),
         ("calls", result["calls"]),
         ("seconds", result["seconds"]),
         ("health meanwhile, ms: p50, p99, max", "{p50}, {p99}, {max}".format(**result["health_ms"])),
-        ("memory, MiB: after a tenth, at the end", f"{first['rss_mib']:.1f}, {last['rss_mib']:.1f}"),
-        ("memory without what is free, MiB", f"{first['trimmed_mib']:.1f}, {last['trimmed_mib']:.1f}"),
+        ("memory, MiB: after a tenth, half, all", " ".join(f"{u['rss_mib']:.0f}" for u in (first, middle, last))),
+        ("without what is free, MiB", " ".join(f"{u['trimmed_mib']:.0f}" for u in (first, middle, last))),
         ("descriptors", f"{first['descriptors']}, {last['descriptors']}"),
         ("threads", f"{first['threads']}, {last['threads']}"),
         ("answers INTERNAL", sum(n for name, n in result["answers"].items() if name in ("INTERNAL", "job: INTERNAL"))),

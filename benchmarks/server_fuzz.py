@@ -223,7 +223,7 @@ class Maker:
             )
         )
 
-    def value(self, name: str, kind: FieldDescriptor, depth: int) -> Any:
+    def value(self, name: str, kind: Any, depth: int) -> Any:
         """A value for a field."""
         rng = self.rng
         if kind.type == FieldDescriptor.TYPE_MESSAGE:
@@ -277,7 +277,7 @@ class Maker:
                     continue  # maps and such
         return message
 
-    def bytes(self, kind: type[Message]) -> bytes:
+    def raw(self, kind: type[Message]) -> bytes:
         """A message as bytes: whole, truncated, changed or no message at all."""
         rng = self.rng
         data = self.message(kind).SerializeToString()
@@ -590,7 +590,7 @@ class Fuzzer:
         count = self.rng.choice((0, 1, 1, 1, 2, 3, 6))
         # To a unary call without a message, grpc.aio's server never answers, whatever program it serves.
         timeout_s = 0.2 if not count and not method.streams_in else None
-        messages = [self.maker.bytes(method.request) for _ in range(count)]
+        messages = [self.maker.raw(method.request) for _ in range(count)]
         await self.call(method, messages, timeout_s=timeout_s, what=f"garbage {count}")
 
     async def odd_fields(self) -> None:
@@ -606,8 +606,9 @@ class Fuzzer:
         data = recording(self.rng.randrange(5), 0.05)
         pieces: list[Message]
         spec = job_pb2.JobSpec(instruction="make it better", review=self.rng.random() < 0.3)
+        header: Any
         if name == "Edit":
-            header = edit_pb2.EditHeader(spec=spec, on_disconnect=self.rng.choice((0, 1, 2)))
+            header = edit_pb2.EditHeader(spec=spec, on_disconnect=self.rng.choice(edit_pb2.OnDisconnect.keys()))
             pieces = [
                 edit_pb2.EditRequest(header=header),
                 edit_pb2.EditRequest(data=data),
@@ -658,7 +659,7 @@ class Fuzzer:
                 ("Edit", edit_pb2.EditRequest(data=bytes(size))),
                 ("ImportFile", audio_pb2.ImportFileRequest(path="/" + "p" * size)),
                 ("ListJobs", job_pb2.ListJobsRequest(page_token="1" * size)),
-                ("ListJobs", job_pb2.ListJobsRequest(states=[1] * (size // 10))),
+                ("ListJobs", job_pb2.ListJobsRequest(states=[job_pb2.JOB_STATE_QUEUED] * (size // 10))),
                 ("ValidatePlan", edit_pb2.ValidatePlanRequest(plan=step_pb2.Plan(instruction="w" * size))),
                 (
                     "ValidatePlan",
@@ -742,7 +743,7 @@ class Fuzzer:
             return
         spec = job_pb2.JobSpec(
             plan=step_pb2.Plan(steps=[step_pb2.Step(text=self.rng.choice(STEPS))]),
-            output_encoding=self.rng.choice((1, 2)),
+            output_encoding=self.rng.choice(job_pb2.OutputEncoding.keys()),
         )
         header = edit_pb2.EditHeader(audio=audio_pb2.AudioSource(sha256=sha256(data)), spec=spec)
         await self.call(
@@ -798,7 +799,7 @@ class Fuzzer:
         if way == 1:
             return BY_NAME["Upload"], [message.SerializeToString() for message in upload_requests(data, 2000)]
         if way == 2:
-            header = edit_pb2.EditHeader(spec=spec, on_disconnect=rng.choice((1, 2)))
+            header = edit_pb2.EditHeader(spec=spec, on_disconnect=rng.choice(edit_pb2.OnDisconnect.keys()))
             return BY_NAME["Edit"], [
                 edit_pb2.EditRequest(header=header).SerializeToString(),
                 *(edit_pb2.EditRequest(data=piece).SerializeToString() for piece in pieces),
@@ -958,7 +959,8 @@ async def honest_edit(stubs: Stubs) -> list[str]:
         yield edit_pb2.EditRequest(data=data)
         yield edit_pb2.EditRequest(audio_end=edit_pb2.AudioEnd(sha256=sha256(data)))
 
-    steps, parts = [], {}
+    steps: list[str] = []
+    parts: dict[str, bytes] = {}
     async for answer in stubs.edit.Edit(messages(), timeout=60.0, metadata=(("x-client-id", "honest"),)):
         if answer.HasField("audio"):
             parts[answer.audio.sha256] = parts.get(answer.audio.sha256, b"") + answer.audio.data

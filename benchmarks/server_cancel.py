@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -305,7 +306,7 @@ def measure_ways(bench: Bench, rounds: int, programs: dict[str, str], folder: Pa
         "Python client": bench.by_python_client,
     }
     for name, command in programs.items():
-        ways[f"{name} client, Ctrl-C"] = lambda command=command: bench.by_program(command, folder)
+        ways[f"{name} client, Ctrl-C"] = partial(bench.by_program, command, folder)
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
         for name, way in ways.items():

@@ -109,7 +109,8 @@ def make_memory(seed: int, wishes_in_all: int = WISHES) -> Memory:
     rng = random.Random(seed)
     wishes = []
     for number in range(wishes_in_all):
-        spec = job_pb2.JobSpec(seed=number, output_encoding=rng.choice((0, 1, 2)), mode=rng.choice((0, 1, 2)))
+        encoding, mode = rng.choice(job_pb2.OutputEncoding.keys()), rng.choice(job_pb2.Mode.keys())
+        spec = job_pb2.JobSpec(seed=number, output_encoding=encoding, mode=mode)
         if number % 2:
             spec.instruction = f"make it better, way {number}"
         else:
@@ -518,6 +519,7 @@ def rounds_of_kills(
                 memory.count("killed again while it started")
                 look(memory, server)
             start()
+            row["restart_s"] = round(starts[-1], 2)
             asyncio.run(compare(memory, server, rng, 40))
             rows.append({"round": number + 1, **row, "faults": len(memory.faults)})
             print(" ".join(f"{key}={value}" for key, value in rows[-1].items()), file=sys.stderr, flush=True)

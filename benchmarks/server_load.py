@@ -273,7 +273,8 @@ def edit_by_server(stubs: Stubs, data: bytes, plan: step_pb2.Plan, mode: int) ->
         yield edit_pb2.EditRequest(audio_end=edit_pb2.AudioEnd(sha256=sha256(data)))
 
     began = time.perf_counter()
-    compute_s, sounds, files = 0.0, [], {}
+    compute_s, sounds = 0.0, []
+    files: dict[str, bytes] = {}
     for answer in stubs.edit.Edit(messages()):
         if answer.HasField("audio"):
             files[answer.audio.sha256] = files.get(answer.audio.sha256, b"") + answer.audio.data

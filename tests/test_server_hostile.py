@@ -101,8 +101,8 @@ class FasterThanCancel:
     """A worker whose plan is ready already when it hears that it needn't be."""
 
     device = resolved_device = device_name = "fast"
-    models = ()
-    failure = None
+    models: tuple[tuple[str, str, str, int], ...] = ()
+    failure: SmartDJError | None = None
 
     def __init__(self) -> None:
         self.ready = asyncio.Event()
@@ -270,4 +270,4 @@ def test_methods_that_a_service_leaves_out_are_said_to_be_so(live: Live) -> None
     stub = health_pb2_grpc.HealthStub(live.channel)
     with pytest.raises(grpc.RpcError) as caught:
         stub.List(health_pb2.HealthListRequest())
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -64,6 +64,7 @@ class StubAgent:
         try:
             yield Listening(0.0, 1.0, 1.0)
             if "hang" in instruction:
+                self.note("hangs")
                 time.sleep(1000)
             if "slow" in instruction:
                 for number in range(1000):

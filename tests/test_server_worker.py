@@ -406,6 +406,8 @@ def test_who_does_not_stop_is_ended_by_force(tmp_path: Path, recording: Path) ->
         async with working(tmp_path, patience_s=0.2) as worker:
             stream = worker.run(PlanTask("hang", recording, "hang"))
             await anext(stream)
+            while "hangs" not in (tmp_path / "log.txt").read_text(encoding="utf-8"):
+                await asyncio.sleep(0.01)  # before it hangs, it would still hear
             worker.cancel("hang")
             assert error_code([report async for report in stream]) == ErrorCode.CANCELLED
             assert (await reports_of(worker, PlanTask("next", recording, "x")))[-1].kind == "done"

@@ -3,6 +3,9 @@
 A task supplies a model, batches and a loss; the loop owns optimiser, schedule, averaging of weights, checkpoints and
 logging. Because batch *i* is a pure function of the seed and *i*, a run that was interrupted and resumed sees the same
 data as one that was not.
+
+On CUDA nothing waits for the device between two log lines: figures stay tensors until they are written, a step whose
+gradient is not finite is skipped inside the fused optimiser, and weights are averaged where they lie.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,6 +50,12 @@ class LoopConfig:
         Of data and initialisation.
     bf16
         Run the forward pass in bfloat16 autocast.
+    accumulate
+        Batches whose gradients make one step; `batch_size` is that of each.
+    compile
+        Let torch compile what the task names in its `compiled` (costs a minute at the start).
+    ahead
+        Batches that are prepared by other processes in advance, where the task has them.
     """
 
     steps: int
@@ -61,10 +72,24 @@ class LoopConfig:
     log_every: int = 20
     seed: int = 0
     bf16: bool = True
+    accumulate: int = 1
+    compile: bool = False
+    ahead: int = 0
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples that one optimiser step sees."""
+        return self.batch_size * self.accumulate
 
 
 class Task(Protocol):
-    """What a training script supplies."""
+    """What a training script supplies.
+
+    Further attributes are used where a task has them: `compiled` (modules that torch may compile), `prepare` and `workers`
+    (a function of a seed and a size, and the executor that runs it in advance; `batch` is then given its result as
+    `prepared`), `extra_state` and `load_extra_state` (what else belongs into a checkpoint, such as a discriminator), and
+    `progress` (set to the share of steps done before each step).
+    """
 
     model: nn.Module
 
@@ -72,7 +97,7 @@ class Task(Protocol):
         """Make one batch; all chance comes from `rng`."""
         ...
 
-    def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Any) -> tuple[Tensor, Mapping[str, float | Tensor]]:
         """Return the loss and figures to log."""
         ...
 
@@ -123,6 +148,49 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
+class _Batches:
+    """Batches in order, made in advance where the task can: each a pure function of the seed, the step and its part."""
+
+    def __init__(self, task: Task, config: LoopConfig, step: int) -> None:
+        self.task, self.config = task, config
+        self.workers = getattr(task, "workers", None) if config.ahead else None
+        self.waiting: deque[Future[Any]] = deque()
+        self.asked = step * config.accumulate
+
+    def seed(self, index: int) -> list[int]:
+        """Seed of batch `index`, counted over all steps and their parts."""
+        step, part = divmod(index, self.config.accumulate)
+        return [self.config.seed, step] if self.config.accumulate == 1 else [self.config.seed, step, part]
+
+    def get(self, index: int) -> Any:
+        """Batch `index`; called with consecutive numbers."""
+        size = self.config.batch_size
+        if self.workers is None:
+            return self.task.batch(np.random.default_rng(self.seed(index)), size)
+        last = min(index + self.config.ahead, self.config.steps * self.config.accumulate)
+        while self.asked < last or not self.waiting:
+            self.waiting.append(self.workers.submit(self.task.prepare, self.seed(self.asked), size))  # type: ignore[attr-defined]
+            self.asked += 1
+        return self.task.batch(np.random.default_rng(self.seed(index)), size, prepared=self.waiting.popleft().result())  # type: ignore[call-arg]
+
+
+def mean_figures(figures: Mapping[str, list[float | Tensor]]) -> dict[str, float]:
+    """Means of what was gathered since the last log line; the only place that waits for the device."""
+    means = {}
+    for name, values in figures.items():
+        tensors = [value.detach().float() for value in values if isinstance(value, Tensor)]
+        numbers = torch.stack(tensors).tolist() if tensors else []
+        numbers += [value for value in values if not isinstance(value, Tensor)]
+        means[name] = round(float(np.nanmean(numbers)), 5) if not np.all(np.isnan(numbers)) else math.nan
+    return means
+
+
+def make_optimiser(model: nn.Module, config: LoopConfig, *, fused: bool) -> torch.optim.AdamW:
+    """AdamW; fused, it is one kernel for all parameters and skips a step by itself when told that `found_inf`."""
+    groups = parameter_groups(model, config.weight_decay)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused or None)
+
+
 def train(
     task: Task, config: LoopConfig, folder: Path, *, device: str = "cpu", stop_after_s: float = math.inf
 ) -> int:
@@ -136,13 +204,16 @@ def train(
         Steps done in all.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
     model = task.model.to(device).train()
-    optimiser = torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=config.betas
-    )
+    optimiser = make_optimiser(model, config, fused=on_gpu)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     average = (
-        EMAModel(trained, decay=config.ema_decay, use_ema_warmup=True, power=0.75)
+        EMAModel(trained, decay=config.ema_decay, use_ema_warmup=True, power=0.75, foreach=on_gpu)
         if config.ema_decay
         else None
     )
@@ -155,11 +226,17 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
         if average is not None:
             average.load_state_dict(state["average"])
+            average.to(device)
+        if "extra" in state:
+            task.load_extra_state(state["extra"])  # type: ignore[attr-defined]
         step, seconds = state["step"], state["seconds"]
+    if config.compile:
+        for module in getattr(task, "compiled", ()):
+            module.compile()
     log = (folder / "log.jsonl").open("a", encoding="utf-8")
 
     def record(**figures: Any) -> None:
-        line = {"step": step, "samples": step * config.batch_size, "seconds": round(seconds, 1), **figures}
+        line = {"step": step, "samples": step * config.samples_per_step, "seconds": round(seconds, 1), **figures}
         log.write(json.dumps(line) + "\n")
         log.flush()
         print(line, flush=True)
@@ -185,6 +262,8 @@ def train(
             "seconds": seconds,
             "config": asdict(config),
         }
+        if hasattr(task, "extra_state"):
+            state["extra"] = task.extra_state()
         temporary = checkpoint.with_suffix(".tmp")
         torch.save(state, temporary)
         os.replace(temporary, checkpoint)
@@ -196,30 +275,40 @@ def train(
         stopping = True
 
     signal.signal(signal.SIGTERM, stop)
+    batches = _Batches(task, config, step)
     started = time.monotonic()
-    figures: dict[str, list[float]] = {}
+    figures: dict[str, list[float | Tensor]] = {}
     while step < config.steps and not stopping and time.monotonic() - started < stop_after_s:
         before = time.monotonic()
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * learning_rate_factor(step, config)
-        batch = task.batch(np.random.default_rng([config.seed, step]), config.batch_size)
-        torch.manual_seed(config.seed * 1_000_003 + step)
-        with torch.autocast(device.split(":")[0], dtype=torch.bfloat16, enabled=config.bf16):
-            loss, extra = task.loss(batch)
+        task.progress = step / config.steps  # type: ignore[attr-defined]
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        for part in range(config.accumulate):
+            index = step * config.accumulate + part
+            batch = batches.get(index)
+            torch.manual_seed(config.seed * 1_000_003 + index)
+            with torch.autocast(device.split(":")[0], dtype=torch.bfloat16, enabled=config.bf16):
+                loss, extra = task.loss(batch)
+            (loss / config.accumulate if config.accumulate > 1 else loss).backward()
+            for name, value in {"loss": loss.detach(), **extra}.items():
+                figures.setdefault(name, []).append(value if on_gpu else float(value))
         norm = torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
-        if torch.isfinite(norm):
+        if on_gpu:
+            optimiser.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+        if on_gpu or torch.isfinite(norm):
             optimiser.step()
             if average is not None:
                 average.step(trained)
+        figures.setdefault("norm", []).append(norm.detach() if on_gpu else float(norm))
         step += 1
-        seconds += time.monotonic() - before
-        for name, value in {"loss": float(loss.detach()), "norm": float(norm), **extra}.items():
-            figures.setdefault(name, []).append(value)
         if step % config.log_every == 0:
-            record(**{name: round(float(np.nanmean(values)), 5) for name, values in figures.items()})
+            line = mean_figures(figures)
+            seconds += time.monotonic() - before
+            record(**line)
             figures = {}
+        else:
+            seconds += time.monotonic() - before
         if step % config.evaluate_every == 0 or step == config.steps:
             evaluate()
         if step % config.save_every == 0:

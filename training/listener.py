@@ -148,7 +148,7 @@ class ListenerTask:
         if start:
             self.model.load_state_dict(Listener.from_pretrained(start).state_dict())
         self.model.to(device)
-        if start:
+        if start and settings.get("centre", True):
             self._centre_presence()
         count = int(settings["data"]["validation_scenes"])
         self.validation = {"": self._validation(self.valid, count)}

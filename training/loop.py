@@ -17,9 +17,9 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -110,8 +110,8 @@ class Task(Protocol):
         ...
 
 
-def read_config(path: Path) -> tuple[LoopConfig, dict[str, Any]]:
-    """Read a YAML file into the loop's part and the rest.
+def read_config(path: Path, changes: Sequence[str] = ()) -> tuple[LoopConfig, dict[str, Any]]:
+    """Read a YAML file into the loop's part and the rest; `changes` like ``loop.seed=3`` come on top.
 
     Raises
     ------
@@ -119,6 +119,13 @@ def read_config(path: Path) -> tuple[LoopConfig, dict[str, Any]]:
         If the ``loop`` section has unknown keys, or text where a number belongs.
     """
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for change in changes:
+        name, _, value = change.partition("=")
+        *parents, last = name.split(".")
+        section = settings
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = yaml.safe_load(value)
     loop = settings.pop("loop")
     known = {field.name for field in fields(LoopConfig)}
     if unknown := set(loop) - known:
@@ -146,6 +153,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
+
+
+FIT_STEPS = (20, 60)
+"""Between which steps of a run the time is taken: the first ones load and compile."""
 
 
 class _Batches:
@@ -192,11 +203,21 @@ def make_optimiser(model: nn.Module, config: LoopConfig, *, fused: bool) -> torc
 
 
 def train(
-    task: Task, config: LoopConfig, folder: Path, *, device: str = "cpu", stop_after_s: float = math.inf
+    task: Task,
+    config: LoopConfig,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    stop_after_s: float = math.inf,
+    fit_s: float | None = None,
 ) -> int:
     """Train until `config.steps` or for `stop_after_s` seconds; resume from `folder` if it has a checkpoint.
 
     Writes ``checkpoint.pt`` (atomically), ``log.jsonl`` and, through `task.save`, ``model/``.
+
+    With `fit_s`, the number of steps (and with it the decay of the learning rate) is chosen so that the training ends after
+    about that many seconds: from the time that steps `FIT_STEPS` took, which is then kept in the checkpoint. A run that
+    resumes with a checkpoint that knows its number of steps keeps it, unless it is told to fit again.
 
     Returns
     -------
@@ -218,6 +239,7 @@ def train(
         else None
     )
     step, seconds = 0, 0.0
+    fitted: int | None = None
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
@@ -230,6 +252,8 @@ def train(
         if "extra" in state:
             task.load_extra_state(state["extra"])  # type: ignore[attr-defined]
         step, seconds = state["step"], state["seconds"]
+        fitted = state.get("fitted_steps")
+        config = replace(config, steps=fitted or config.steps)
     if config.compile:
         for module in getattr(task, "compiled", ()):
             module.compile()
@@ -260,6 +284,7 @@ def train(
             "average": average.state_dict() if average is not None else {},
             "step": step,
             "seconds": seconds,
+            "fitted_steps": fitted,
             "config": asdict(config),
         }
         if hasattr(task, "extra_state"):
@@ -277,6 +302,7 @@ def train(
     signal.signal(signal.SIGTERM, stop)
     batches = _Batches(task, config, step)
     started = time.monotonic()
+    first, marked = step, 0.0
     figures: dict[str, list[float | Tensor]] = {}
     while step < config.steps and not stopping and time.monotonic() - started < stop_after_s:
         before = time.monotonic()
@@ -302,6 +328,18 @@ def train(
                 average.step(trained)
         figures.setdefault("norm", []).append(norm.detach() if on_gpu else float(norm))
         step += 1
+        if fit_s is not None and step - first in FIT_STEPS:
+            if on_gpu:
+                torch.cuda.synchronize()
+            if step - first == FIT_STEPS[0]:
+                marked = time.monotonic()
+            else:
+                now = time.monotonic()
+                each = (now - marked) / (FIT_STEPS[1] - FIT_STEPS[0])
+                # Some hundredths are for looking back at held-out sounds and for saving.
+                fitted = step + max(1, int(0.97 * (fit_s - (now - started)) / each))
+                batches.config = config = replace(config, steps=fitted)
+                record(planned_steps=fitted, step_s=round(each, 4))
         if step % config.log_every == 0:
             line = mean_figures(figures)
             seconds += time.monotonic() - before
@@ -335,8 +373,17 @@ def command_line(description: str | None, make_task: Callable[[dict[str, Any], s
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop (resumably) after this long")
+    parser.add_argument("--fit-minutes", type=float, help="choose the number of steps so that it ends after this long")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change settings, as loop.seed=3")
     arguments = parser.parse_args()
-    config, settings = read_config(arguments.config)
+    config, settings = read_config(arguments.config, arguments.set)
     torch.manual_seed(config.seed)
     task = make_task(settings, arguments.device)
-    train(task, config, arguments.out, device=arguments.device, stop_after_s=60 * arguments.minutes)
+    train(
+        task,
+        config,
+        arguments.out,
+        device=arguments.device,
+        stop_after_s=60 * arguments.minutes,
+        fit_s=None if arguments.fit_minutes is None else 60 * arguments.fit_minutes,
+    )

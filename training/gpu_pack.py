@@ -60,7 +60,7 @@ WHEELS = (
 PYTHON = "3.12"
 PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014")
 
-HEAVY = ("smartdj_agent/weights", "smartdj_agent/data/library", "examples", "docs", "tests", "smartdj", "protos")
+HEAVY = ("smartdj_agent/weights", "smartdj_agent/data/library", "examples", "docs", "tests")
 """Tracked folders that training on another machine has no use for."""
 
 

@@ -200,6 +200,7 @@ def draw_scenes(
     count_shares: Sequence[float] = (0.0, 0.25, 0.25, 0.25, 0.25),
     variation: Variation | None = None,
     single: bool = False,
+    labels: np.ndarray | None = None,
 ) -> Draws:
     """Draw what `size` scenes are made of.
 
@@ -218,13 +219,19 @@ def draw_scenes(
     single
         Instead of laying clips out as a scene, take a piece of each as the listener's first stage does: from a random
         place, 0 to 20 dB below full scale, at one of the five directions.
+    labels
+        Shape (size,): each scene holds one sound of this row of the labels.
     """
     variation = variation or Variation()
     n = round(duration_s * SAMPLE_RATE)
     counts = rng.choice(np.arange(1, len(count_shares) + 1), size, p=np.asarray(count_shares) / np.sum(count_shares))
     counts = np.minimum(counts, len(clips.labels))
+    if labels is not None:
+        counts = np.ones(size, np.int64)
     most = int(counts.max())
     order = np.argsort(rng.random((size, len(clips.labels))), axis=1)[:, :most]
+    if labels is not None:
+        order = labels[:, None]
     scene, slot = np.nonzero(np.arange(most) < counts[:, None])
     label = order[scene, slot]
     clip = clips.draw(rng, label)

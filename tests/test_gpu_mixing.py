@@ -47,9 +47,7 @@ def clips(store: ClipStore) -> DeviceClips:
 def stems_of(batch: SceneBatch) -> list[tuple[int, np.ndarray]]:
     """(row of the draws, stem) of all sounds."""
     draws = batch.draws
-    return [
-        (row, batch.stems[int(draws.scene[row]), int(draws.slot[row])].numpy()) for row in range(len(draws.scene))
-    ]
+    return [(row, batch.stems[int(draws.scene[row]), int(draws.slot[row])].numpy()) for row in range(len(draws.scene))]
 
 
 def test_a_batch_is_a_function_of_its_seed(clips: DeviceClips) -> None:

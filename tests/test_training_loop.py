@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from training import loop as loop_module
 from training.loop import LoopConfig, learning_rate_factor, parameter_groups, read_config, train
 
+KNOWN = {"data", "model", "loss", "start_from", "stage", "augment", "discriminator"}
 CONFIG = LoopConfig(
     steps=12,
     batch_size=4,
@@ -316,7 +317,7 @@ def test_shipped_settings(path: Path) -> None:
     config, rest = read_config(path)
     assert config.steps > config.warmup_steps
     assert isinstance(config.learning_rate, float)
-    assert {"data", "model"} <= rest.keys() <= {"data", "model", "loss", "start_from", "stage", "augment", "discriminator"}
+    assert {"data", "model"} <= rest.keys() <= KNOWN
 
 
 # --- what a GPU needs ---------------------------------------------------------------------------------------

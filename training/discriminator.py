@@ -1,4 +1,4 @@
-"""A discriminator for the codec: several small convolutional networks, each on a complex spectrum of its own resolution.
+"""A discriminator for the codec: several small convolutional networks, each on a spectrum of its own resolution.
 
 The multi-scale STFT discriminator of EnCodec (Défossez et al. 2022), with hinge losses and feature matching
 (models.md §7.3–7.4, architecture.md "Codec").
@@ -27,10 +27,7 @@ class SpectrumDiscriminator(nn.Module):
         self.layers = nn.ModuleList(
             [
                 conv(2, channels, (9, 3), padding=(4, 1)),
-                *[
-                    conv(channels, channels, (9, 3), stride=(2, 1), dilation=(1, d), padding=(4, d))
-                    for d in (1, 2, 4)
-                ],
+                *[conv(channels, channels, (9, 3), stride=(2, 1), dilation=(1, d), padding=(4, d)) for d in (1, 2, 4)],
                 conv(channels, channels, 3, padding=1),
             ]
         )

@@ -1,6 +1,6 @@
-"""Look a GPU over before its minutes are spent: is the mixing right there, how fast are the mixer and each training step?
+"""Look a GPU over before its minutes are spent: is the mixing right there, how fast are mixer and training steps?
 
-    python -m training.gpu_check [--device cuda] [--stages listener-clips listener codec]
+python -m training.gpu_check [--device cuda] [--stages listener-clips listener codec]
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def check_steps(task: Task, config: Any, device: str, steps: int = 12) -> None:
         times.append((made - started, wait(device) - made))
     batch_s, step_s = np.median(np.array(times)[steps // 3 :], axis=0)
     memory = torch.cuda.max_memory_allocated() / 2**30 if device.startswith("cuda") else 0.0
-    print(f"  batch {1e3 * batch_s:.1f} ms, rest of the step {1e3 * step_s:.1f} ms, {memory:.1f} GiB, loss {float(loss):.3f}")
+    print(
+        f"  batch {1e3 * batch_s:.1f} ms, rest of the step {1e3 * step_s:.1f} ms, {memory:.1f} GiB, loss {float(loss):.3f}"
+    )
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
 """The law of `training.mixing` on tensors: whole batches of scenes at once, on a GPU or a CPU.
 
-What is drawn (which clips, where, how loud, how varied) are a few numbers per sound: they come from numpy's generator on
-the host, so that they are the same on every device and nothing waits for the device. What they do to the samples
+What is drawn (which clips, where, how loud, how varied) are a few numbers per sound: they come from numpy's generator
+on the host, so that they are the same on every device and nothing waits for the device. What they do to the samples
 happens where the clips lie. A batch is a pure function of the clips, the seed and its index (on one kind of device:
 noise and echoes come from the device's own generator).
 
-Two things differ from `training.mixing.varied` and are measured by the tests: filters and echoes act on the line after the
-clip was laid out (they commute with that, but for fades and for the end of an echo), and the far ear's delay is
+Two things differ from `training.mixing.varied` and are measured by the tests: filters and echoes act on the line after
+the clip was laid out (they commute with that, but for fades and for the end of an echo), and the far ear's delay is
 applied in the frequency domain (with the same filter).
 """
 
@@ -261,14 +261,14 @@ def draw_scenes(
     level_db = rng.uniform(-2 * variation.level_db, variation.level_db, size)
     return Draws(
         n, size, scene, slot, label, clip, peak, azimuth, length, onsets, first, end, looped, tilt_db, centre, depth_db,
-        limit_hz, rt60_s, wet, noise_db, noise_shared, noise_slope, 10 ** (level_db / 20) if not single else np.ones(size),
+        limit_hz, rt60_s, wet, noise_db, noise_shared, noise_slope, np.ones(size) if single else 10 ** (level_db / 20),
     )  # fmt: skip
 
 
 def far_ear_taps(azimuth_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The far ear's filter at 24 kHz for each azimuth (E,): taps (E, 32) with the gain in them, and first offset (E,).
 
-    The filter is the one of `smartdj_agent.spatial.place`: a plain shift for whole delays, else a sinc under a Kaiser window.
+    The filter is that of `smartdj_agent.spatial.place`: a plain shift for whole delays, else a sinc under a Kaiser window.
     """
     angle = np.abs(azimuth_deg)
     points = np.array(FAR_EAR)
@@ -351,7 +351,8 @@ def _coloured(spectrum: Tensor, draws: Draws, rows: np.ndarray, size: int, gener
         frequency = torch.linspace(0, SAMPLE_RATE / 2, spectrum.shape[1], device=device)
         octave = torch.log2(frequency.clamp(min=60.0) / 1000.0) / 4.0
         tilt, centre, depth = (
-            _to(values[rows], device, torch.float32)[:, None] for values in (draws.tilt_db, draws.centre, draws.depth_db)
+            _to(values[rows], device, torch.float32)[:, None]
+            for values in (draws.tilt_db, draws.centre, draws.depth_db)
         )
         gain_db = tilt * octave + depth * torch.exp(-(((octave - centre) / 0.25) ** 2))
         limit = draws.limit_hz[rows]

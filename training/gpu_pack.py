@@ -6,9 +6,9 @@
     python -m training.gpu_pack collect FOLDER                         # here, with what came back
     python -m training.gpu_pack slim | unslim                          # here: leave out what the call needn't carry
 
-What travels: the training and validation clips as Ogg Vorbis (float16 at 24 kHz would be 260 MB, four bits a sample 62 MB),
-wheels that the machine lacks, the sentence encoder with eight-bit weights and only the words that training says, the base
-model of the planner in two halves (it fits into no single call), and checkpoints to go on from.
+What travels: the training and validation clips as Ogg Vorbis (float16 at 24 kHz would be 260 MB, four bits a sample
+62 MB), wheels that the machine lacks, the sentence encoder with eight-bit weights and only the words that training says,
+the base model of the planner in two halves (it fits into no single call), and checkpoints to go on from.
 """
 
 from __future__ import annotations
@@ -356,11 +356,16 @@ def collect(files: Iterable[Path], runs: Path) -> list[Path]:
     for name, parts in groups.items():
         archive = runs / f".{name}"
         join_file(parts, archive)
-        with zipfile.ZipFile(archive) as source:
-            if bad := source.testzip():
-                raise ValueError(f"{name}: {bad} is damaged; are all {len(parts)} parts here?")
-            source.extractall(runs)
-        archive.unlink()
+        try:
+            with zipfile.ZipFile(archive) as source:
+                if bad := source.testzip():
+                    raise zipfile.BadZipFile(bad)
+                source.extractall(runs)
+        except (zipfile.BadZipFile, OSError) as error:
+            told = f"{name} is damaged ({error}): of its parts {len(parts)} are here; are these all?"
+            raise ValueError(told) from error
+        finally:
+            archive.unlink()
         folders.append(runs / name.removesuffix(".zip"))
     return folders
 
@@ -371,7 +376,10 @@ def collect(files: Iterable[Path], runs: Path) -> list[Path]:
 def tracked_bytes(root: Path) -> int:
     """Size of what git tracks and the working tree holds, and of what it neither tracks nor ignores."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root, capture_output=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        check=True,
     )
     paths = [root / name.decode() for name in listed.stdout.split(b"\0") if name]
     return sum(path.stat().st_size for path in paths if path.is_file())

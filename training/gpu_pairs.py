@@ -1,12 +1,13 @@
 """Single-step editing pairs on tensors: the law of `training.synthesis` for whole batches, where the clips lie.
 
-A scene is drawn and mixed by `training.gpu_mixing`; one sound of it is changed as the step says, and the edited recording
-differs from the source by exactly that change. Timbres and rooms are linear and constant in time: their responses are
+A scene is drawn and mixed by `training.gpu_mixing`; one sound of it is changed as the step says, and the edited
+recording differs from the source by exactly that change. Timbres and rooms are linear and constant in time: their responses are
 taken once from `smartdj_agent.render` and applied in the frequency domain.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -60,7 +61,7 @@ class PairMaker:
     Parameters
     ----------
     clips
-        Where sounds come from.
+        Where sounds come from; of more classes than a scene has sounds.
     knowledge
         How sounds are called.
     duration_s
@@ -82,7 +83,7 @@ class PairMaker:
                 rooms[(level - 1) * ROOMS + room, :, : response.shape[1]] = response[:, :longest]
         self.rooms = torch.from_numpy(rooms).to(clips.device)
 
-    def make(self, seed: tuple[int, ...], size: int) -> Pairs:
+    def make(self, seed: Sequence[int], size: int) -> Pairs:
         """Make `size` pairs: a pure function of clips and seed (on one kind of device)."""
         rng = np.random.default_rng(list(seed))
         generator = torch.Generator(self.clips.device).manual_seed(int(rng.integers(2**62)))
@@ -110,9 +111,8 @@ class PairMaker:
             absent = operation is not Operation.ADD and rng.random() < ABSENT_SHARE
             heard_at: float | None = None
             if absent or operation is Operation.ADD:
-                label = int(rng.integers(len(self.clips.labels)))
-                while label in present:
-                    label = int(rng.integers(len(self.clips.labels)))
+                others = [label for label in range(len(self.clips.labels)) if label not in present]
+                label = others[int(rng.integers(len(others)))]
                 heard_at = _draw_azimuth(rng) if absent else None
             else:
                 row = int(rows[int(rng.integers(len(rows)))])
@@ -149,7 +149,12 @@ class PairMaker:
         return Pairs(source, edited, texts, steps)
 
     def _added(
-        self, rng: np.random.Generator, generator: torch.Generator, adds: list[int], labels: list[int], steps: list[Step]
+        self,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+        adds: list[int],
+        labels: list[int],
+        steps: list[Step],
     ) -> Tensor:
         draws = draw_scenes(
             self.clips,

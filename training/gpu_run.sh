@@ -47,14 +47,9 @@ arguments=(--config "training/configs/$stage-gpu.yaml" --out "$run" --device "${
 [ "$fit" != "-" ] && arguments+=(--fit-minutes "$fit")
 [ "$#" -gt 0 ] && arguments+=(--set "$@")
 left=$(( limit - ($(date +%s) - started) - ${RESERVE:-45} ))
-"$python" -m "training.$module" "${arguments[@]}" > >(tee "$out/$stage.txt") 2>&1 &
-job=$!
-( sleep "$(( left > 5 ? left : 5 ))"; kill -TERM "$job" 2> /dev/null ) &
-watch=$!
-trap 'kill -TERM "$job" 2> /dev/null' TERM INT
-wait "$job"
-code=$?
-kill "$watch" 2> /dev/null
+timeout --preserve-status --kill-after="$(( ${RESERVE:-45} * 2 / 3 ))" "$(( left > 5 ? left : 5 ))" \
+  "$python" -m "training.$module" "${arguments[@]}" 2>&1 | tee "$out/$stage.txt"
+code=${PIPESTATUS[0]}
 # Whatever happened, what is on the disk comes back.
 "$python" -m training.gpu_pack split "$run" "$out" --megabytes "${MEGABYTES:-60}"
 tail -n 3 "$run/log.jsonl" 2> /dev/null

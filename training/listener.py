@@ -264,7 +264,9 @@ class ListenerTask:
     def _index(self, rows: Sequence[int] | np.ndarray) -> Tensor:
         """A tensor of rows on the device, without waiting for it."""
         tensor = torch.as_tensor(np.asarray(rows), dtype=torch.int64)
-        return tensor.to(self.device) if self.device == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
+        if self.device == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def _device_batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Training scenes mixed on the device, with what is asked of them."""
@@ -501,7 +503,8 @@ class ListenerTask:
             share = torch.sigmoid(logits)
             gains = torch.einsum("fb,pebt->peft", self.model.interpolation, share[scene, slot])
             heard = spectrum[scene]
-            error = (torch.view_as_real(heard) * gains[..., None] - torch.view_as_real(wanted)).square().sum((1, 2, 3, 4))
+            left = torch.view_as_real(heard) * gains[..., None] - torch.view_as_real(wanted)
+            error = left.square().sum((1, 2, 3, 4))
             energy = wanted.real.square().sum((1, 2, 3)) + wanted.imag.square().sum((1, 2, 3)) + 1e-6
             distortion = 10 * torch.log10(error / energy + 1e-3).mean()
             absent = torch.ones_like(share[:, :, 0, 0, 0])

@@ -85,10 +85,10 @@ class LoopConfig:
 class Task(Protocol):
     """What a training script supplies.
 
-    Further attributes are used where a task has them: `compiled` (modules that torch may compile), `prepare` and `workers`
-    (a function of a seed and a size, and the executor that runs it in advance; `batch` is then given its result as
-    `prepared`), `extra_state` and `load_extra_state` (what else belongs into a checkpoint, such as a discriminator), and
-    `progress` (set to the share of steps done before each step).
+    Further attributes are used where a task has them: `compiled` (modules that torch may compile), `prepare` and
+    `workers` (a function of a seed and a size, and the executor that runs it in advance; `batch` is then given its
+    result as `prepared`), `extra_state` and `load_extra_state` (what else belongs into a checkpoint, such as a
+    discriminator), and `progress` (set to the share of steps done before each step).
     """
 
     model: nn.Module
@@ -215,8 +215,8 @@ def train(
 
     Writes ``checkpoint.pt`` (atomically), ``log.jsonl`` and, through `task.save`, ``model/``.
 
-    With `fit_s`, the number of steps (and with it the decay of the learning rate) is chosen so that the training ends after
-    about that many seconds: from the time that steps `FIT_STEPS` took, which is then kept in the checkpoint. A run that
+    With `fit_s`, the number of steps (and with it the decay of the learning rate) is chosen so that the training ends
+    after about that many seconds: from the time that steps `FIT_STEPS` took, which is then kept in the checkpoint. A run that
     resumes with a checkpoint that knows its number of steps keeps it, unless it is told to fit again.
 
     Returns

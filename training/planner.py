@@ -165,7 +165,7 @@ class PlannerTask:
 
         def moved(values: Any) -> Tensor:
             tensor = torch.as_tensor(np.asarray(values))
-            return tensor.to(self.device) if self.device == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
+            return tensor if self.device == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
 
         embedded = self.model.lm.get_input_embeddings()(moved(ids))
         if audio:

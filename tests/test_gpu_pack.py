@@ -129,7 +129,7 @@ def test_the_script_trains_and_leaves_parts(tmp_path: Path) -> None:
     (work / "training" / "gpu_run.sh").write_text((ROOT / "training" / "gpu_run.sh").read_text())
     (work / "training" / "configs" / "count-gpu.yaml").write_text(
         "loop: {steps: 30, batch_size: 2, learning_rate: 0.01, evaluate_every: 10000000, "
-        "save_every: 10000000, log_every: 10, bf16: false}\n"
+        "save_every: 10000000, log_every: 10, bf16: false, ema_decay: 0}\n"
     )
     (work / "training" / "count.py").write_text(
         "import torch\n"

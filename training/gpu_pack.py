@@ -7,8 +7,8 @@
     python -m training.gpu_pack slim | unslim                          # here: leave out what the call needn't carry
 
 What travels: the training and validation clips as Ogg Vorbis (float16 at 24 kHz would be 260 MB, four bits a sample
-62 MB), wheels that the machine lacks, the sentence encoder with eight-bit weights and only the words that training says,
-the base model of the planner in two halves (it fits into no single call), and checkpoints to go on from.
+62 MB), wheels that the machine lacks, the sentence encoder with eight-bit weights and only the words that training
+says, the base model of the planner in two halves (it fits into no single call), and checkpoints to go on from.
 """
 
 from __future__ import annotations

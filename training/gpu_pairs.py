@@ -1,8 +1,8 @@
 """Single-step editing pairs on tensors: the law of `training.synthesis` for whole batches, where the clips lie.
 
 A scene is drawn and mixed by `training.gpu_mixing`; one sound of it is changed as the step says, and the edited
-recording differs from the source by exactly that change. Timbres and rooms are linear and constant in time: their responses are
-taken once from `smartdj_agent.render` and applied in the frequency domain.
+recording differs from the source by exactly that change. Timbres and rooms are linear and constant in time: their
+responses are taken once from `smartdj_agent.render` and applied in the frequency domain.
 """
 
 from __future__ import annotations

@@ -26,7 +26,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import yaml
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 
@@ -216,8 +215,8 @@ def train(
     Writes ``checkpoint.pt`` (atomically), ``log.jsonl`` and, through `task.save`, ``model/``.
 
     With `fit_s`, the number of steps (and with it the decay of the learning rate) is chosen so that the training ends
-    after about that many seconds: from the time that steps `FIT_STEPS` took, which is then kept in the checkpoint. A run that
-    resumes with a checkpoint that knows its number of steps keeps it, unless it is told to fit again.
+    after about that many seconds: from the time that steps `FIT_STEPS` took, which is then kept in the checkpoint. A run
+    that resumes with a checkpoint that knows its number of steps keeps it, unless it is told to fit again.
 
     Returns
     -------
@@ -233,11 +232,11 @@ def train(
     model = task.model.to(device).train()
     optimiser = make_optimiser(model, config, fused=on_gpu)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    average = (
-        EMAModel(trained, decay=config.ema_decay, use_ema_warmup=True, power=0.75, foreach=on_gpu)
-        if config.ema_decay
-        else None
-    )
+    average = None
+    if config.ema_decay:
+        from diffusers.training_utils import EMAModel
+
+        average = EMAModel(trained, decay=config.ema_decay, use_ema_warmup=True, power=0.75, foreach=on_gpu)
     step, seconds = 0, 0.0
     fitted: int | None = None
     checkpoint = folder / "checkpoint.pt"

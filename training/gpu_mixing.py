@@ -268,7 +268,7 @@ def draw_scenes(
 def far_ear_taps(azimuth_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The far ear's filter at 24 kHz for each azimuth (E,): taps (E, 32) with the gain in them, and first offset (E,).
 
-    The filter is that of `smartdj_agent.spatial.place`: a plain shift for whole delays, else a sinc under a Kaiser window.
+    The filter is that of `smartdj_agent.spatial.place`: a plain shift for whole delays, else a windowed sinc.
     """
     angle = np.abs(azimuth_deg)
     points = np.array(FAR_EAR)

@@ -6,7 +6,8 @@ Plain mean squared error on v at uniform times. No min-SNR weighting: with zero 
 sampling step by zero (models.md §7.2).
 
 With ``data.pool`` that many pairs are made, encoded and worded once, where the network trains, and then only drawn
-from: the codec costs more than the network (models.md §7.1). Pair *i* of the pool is a pure function of the clips and *i*.
+from: the codec costs more than the network (models.md §7.1). Pair *i*
+of the pool is a pure function of the clips and *i*.
 """
 
 from __future__ import annotations

@@ -215,7 +215,7 @@ def train(
     Writes ``checkpoint.pt`` (atomically), ``log.jsonl`` and, through `task.save`, ``model/``.
 
     With `fit_s`, the number of steps (and with it the decay of the learning rate) is chosen so that training ends
-    after about that many seconds: from the time that steps `FIT_STEPS` took, which is then kept in the checkpoint. A run
+    after about that many seconds: from the time that steps `FIT_STEPS` took; it is then kept in the checkpoint. A run
     that resumes with a checkpoint that knows its number of steps keeps it, unless it is told to fit again.
 
     Returns

@@ -50,8 +50,8 @@ left=$(( limit - ($(date +%s) - started) - ${RESERVE:-45} ))
 timeout --preserve-status --kill-after="$(( ${RESERVE:-45} * 2 / 3 ))" "$(( left > 5 ? left : 5 ))" \
   "$python" -m "training.$module" "${arguments[@]}" 2>&1 | tee "$out/$stage.txt"
 code=${PIPESTATUS[0]}
-# Whatever happened, what is on the disk comes back.
-"$python" -m training.gpu_pack split "$run" "$out" --megabytes "${MEGABYTES:-60}"
+# Whatever happened, what is on the disk comes back: at most 8 files a call, so a first stage may be left there (MEGABYTES=0).
+[ "${MEGABYTES:-60}" = 0 ] || "$python" -m training.gpu_pack split "$run" "$out" --megabytes "${MEGABYTES:-60}"
 tail -n 3 "$run/log.jsonl" 2> /dev/null
 echo "$stage: exit $code after $(( $(date +%s) - started )) s"
 exit "$code"

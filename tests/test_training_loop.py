@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from training import loop as loop_module
 from training.loop import LoopConfig, learning_rate_factor, parameter_groups, read_config, train
 
+KNOWN = {"data", "model", "loss", "start_from", "stage", "augment", "discriminator"}
 CONFIG = LoopConfig(
     steps=12,
     batch_size=4,
@@ -316,4 +317,103 @@ def test_shipped_settings(path: Path) -> None:
     config, rest = read_config(path)
     assert config.steps > config.warmup_steps
     assert isinstance(config.learning_rate, float)
-    assert {"data", "model"} <= rest.keys() <= {"data", "model", "loss", "start_from", "stage"}
+    assert {"data", "model"} <= rest.keys() <= KNOWN
+
+
+# --- what a GPU needs ---------------------------------------------------------------------------------------
+
+
+def test_accumulated_batches_are_resumed_exactly(tmp_path: Path) -> None:
+    config = replace(CONFIG, accumulate=3)
+    whole = Line()
+    train(whole, config, tmp_path / "whole")
+    first, second = Stopping(8), Line()
+    assert train(first, config, tmp_path / "parts") == 3
+    train(second, config, tmp_path / "parts")
+    assert first.losses + second.losses == whole.losses
+    assert len(whole.losses) == 36
+    assert log_of(tmp_path / "whole")[-1]["samples"] == 12 * 3 * 4
+
+
+def test_batches_made_in_advance_are_the_same(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    class Ahead(Line):
+        def __init__(self) -> None:
+            super().__init__()
+            self.workers = ThreadPoolExecutor(2)
+
+        @staticmethod
+        def prepare(seed: list[int], size: int) -> np.ndarray:
+            return np.random.default_rng(seed).standard_normal((size, 2)).astype(np.float32)
+
+        def batch(self, rng: np.random.Generator, size: int, prepared: np.ndarray | None = None) -> Tensor:
+            assert prepared is not None
+            self.batches.append(prepared)
+            return torch.from_numpy(prepared)
+
+    plain, ahead = Line(), Ahead()
+    train(plain, CONFIG, tmp_path / "plain")
+    train(ahead, replace(CONFIG, ahead=5), tmp_path / "ahead")
+    assert ahead.losses == plain.losses
+
+
+def test_a_companion_is_resumed_too(tmp_path: Path) -> None:
+    class Companion(Line):
+        count = 0
+
+        def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, float]]:
+            self.count += 1
+            return super().loss(batch)
+
+        def extra_state(self) -> dict:
+            return {"count": torch.tensor(self.count)}
+
+        def load_extra_state(self, state: dict) -> None:
+            self.count = int(state["count"])
+
+    class Stopped(Companion):
+        def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, float]]:
+            if self.count == 4:
+                import signal
+
+                signal.raise_signal(signal.SIGTERM)
+            return super().loss(batch)
+
+    assert train(Stopped(), CONFIG, tmp_path) == 5
+    again = Companion()
+    train(again, CONFIG, tmp_path)
+    assert again.count == 12
+
+
+def test_the_number_of_steps_fits_the_time(tmp_path: Path) -> None:
+    import time
+
+    class Slow(Line):
+        def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, float]]:
+            time.sleep(0.004)
+            return super().loss(batch)
+
+    config = replace(CONFIG, steps=100_000, evaluate_every=100_000, save_every=100_000, log_every=50)
+    started = time.monotonic()
+    done = train(Slow(), config, tmp_path, fit_s=1.5, stop_after_s=10)
+    assert time.monotonic() - started < 5
+    assert state_of(tmp_path)["fitted_steps"] == done
+    assert done > 80
+    resumed = Line()
+    assert train(resumed, config, tmp_path) == done
+    assert resumed.losses == []
+
+
+def test_a_fused_optimiser_skips_what_is_not_finite() -> None:
+    model = nn.Linear(2, 1)
+    optimiser = loop_module.make_optimiser(model, CONFIG, fused=True)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for value, changed in ((float("nan"), False), (1.0, True)):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, value)
+        optimiser.found_inf = torch.tensor(float(not np.isfinite(value)))
+        optimiser.step()
+        now = list(model.parameters())
+        assert all(torch.isfinite(parameter).all() for parameter in now)
+        assert any(not torch.equal(ours, old) for ours, old in zip(now, before, strict=True)) == changed

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -143,9 +145,35 @@ class ClipStore:
             samples, lengths = data["samples"], data["lengths"]
         return cls(clips, split, [samples[end - n : end] for n, end in zip(lengths, np.cumsum(lengths), strict=True)])
 
+    @classmethod
+    def open_unpacked(cls, folder: Path, split: str) -> ClipStore:
+        """Load one split of what `training.gpu_pack` unpacked: ``clips.json`` and ``SPLIT.npz``."""
+        rows = json.loads((folder / "clips.json").read_text(encoding="utf-8"))
+        clips = [Clip(Path(row.pop("path")), **row) for row in rows]
+        with np.load(folder / f"{split}.npz") as data:
+            samples, lengths = data["samples"], data["lengths"]
+        return cls(clips, split, [samples[end - n : end] for n, end in zip(lengths, np.cumsum(lengths), strict=True)])
+
+    def part(self, name: str) -> ClipStore:
+        """The clips whose path has a folder called `name`, as a store of their own."""
+        kept = [index for index, clip in enumerate(self.clips) if name in clip.path.parts]
+        split = self.clips[0].split
+        return ClipStore([self.clips[index] for index in kept], split, [self.audio[index] for index in kept])
+
     def __len__(self) -> int:
         return len(self.clips)
 
     def samples(self, index: int) -> np.ndarray:
         """Return clip `index`, shape (n,), float32, peak 1."""
         return self.audio[index].astype(np.float32)
+
+
+def open_store(data: Mapping[str, Any], split: str) -> ClipStore:
+    """The clips that a training configuration's ``data`` section names.
+
+    Where the variable ``SMARTDJ_CLIPS`` names a folder that `training.gpu_pack` unpacked, that is taken instead: on a
+    machine that has neither the clip folders nor room for them.
+    """
+    if unpacked := os.environ.get("SMARTDJ_CLIPS"):
+        return ClipStore.open_unpacked(Path(unpacked), split)
+    return ClipStore.open([Path(folder) for folder in data["folders"]], split, Path(data["cache"]))

@@ -1,6 +1,9 @@
 """Train the codec: multi-resolution spectral loss, waveform L1 and a small KL term.
 
-python -m training.codec --config training/configs/codec-small.yaml --out runs/codec
+    python -m training.codec --config training/configs/codec-small.yaml --out runs/codec
+
+On a GPU (``data.on_device``) crops are stereo, so that sum and difference of the ears count too, and from
+``discriminator.start`` (a share of the training) on, a discriminator judges what is decoded.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ from smartdj_agent.models.codec import (
     kl_divergence,
     sample_posterior,
 )
-from training.clips import SAMPLE_RATE, ClipStore
+from training.clips import SAMPLE_RATE, open_store
+from training.discriminator import Discriminator, discriminator_loss, generator_losses
+from training.gpu_mixing import DeviceClips, make_scenes
 from training.loop import command_line
 from training.metrics import si_sdr_db
 from training.mixing import NONE, Variation, make_scene
@@ -57,23 +62,65 @@ class CodecTask:
     """Crops of scenes in, reconstruction losses out."""
 
     def __init__(self, settings: dict[str, Any], device: str) -> None:
-        folders = [Path(folder) for folder in settings["data"]["folders"]]
-        cache = Path(settings["data"]["cache"])
-        self.train = ClipStore.open(folders, "train", cache)
+        self.train = open_store(settings["data"], "train")
+        self.clips_on_device = DeviceClips(self.train, device) if settings["data"].get("on_device") else None
         self.weights = settings["loss"]
         self.device = device
         self.model = Codec(**settings["model"])
         near_linear(self.model)
+        if start := settings.get("start_from"):
+            self.model.load_state_dict(Codec.from_pretrained(start).state_dict())
+        self.sizes = tuple(self.weights.get("sizes", SIZES))
+        self.progress = 0.0
+        self.judge: Discriminator | None = None
+        judged = settings.get("discriminator")
+        if judged:
+            self.judge_from = float(judged["start"])
+            self.judge = Discriminator(int(judged["channels"])).to(device)
+            self.judge_optimiser = torch.optim.AdamW(
+                self.judge.parameters(), lr=float(judged["learning_rate"]), betas=(0.8, 0.99), weight_decay=1e-3
+            )
         self.crop = round(settings["data"]["crop_s"] * SAMPLE_RATE) // self.model.hop * self.model.hop
-        valid = ClipStore.open(folders, "valid", cache)
+        valid = open_store(settings["data"], "valid")
         scenes = [
             make_scene(valid, np.random.default_rng([998, i]), duration_s=4.0, variation=NONE)
             for i in range(12)
         ]
         self.validation = torch.from_numpy(np.stack([scene.mixture for scene in scenes])).to(device)
 
+    def extra_state(self) -> dict[str, Any]:
+        """The discriminator and its optimiser."""
+        if self.judge is None:
+            return {}
+        return {"judge": self.judge.state_dict(), "judge_optimiser": self.judge_optimiser.state_dict()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Undo `extra_state`."""
+        if self.judge is not None and state:
+            self.judge.load_state_dict(state["judge"])
+            self.judge_optimiser.load_state_dict(state["judge_optimiser"])
+
+    def _device_batch(self, rng: np.random.Generator, size: int) -> Tensor:
+        """Stereo crops, shape (size, 2, crop), both ears of which count as one sample."""
+        assert self.clips_on_device is not None
+        scenes = make_scenes(
+            self.clips_on_device,
+            (int(rng.integers(2**62)),),
+            -(-size // 2),
+            duration_s=2.0,
+            count_shares=(0.35, 0.25, 0.2, 0.1, 0.1),
+            variation=Variation(),
+        )
+        mixture = scenes.mixture
+        start = rng.integers(0, mixture.shape[-1] - self.crop, size)
+        at = torch.from_numpy(start).to(self.device, non_blocking=True)[:, None, None]
+        place_of = (at + torch.arange(self.crop, device=self.device)).expand(-1, 2, -1)
+        return mixture.repeat_interleave(2, dim=0)[:size].gather(2, place_of)
+
     def batch(self, rng: np.random.Generator, size: int) -> Tensor:
         """Crops of single channels, shape (size, 1, crop): scenes of one to five sounds, never silent."""
+        if self.clips_on_device is not None:
+            return self._device_batch(rng, size)
         crops: list[np.ndarray] = []
         while len(crops) < size:
             scene = make_scene(
@@ -86,27 +133,49 @@ class CodecTask:
                     crops.append(crop)
         return torch.from_numpy(np.stack(crops[:size]))[:, None].to(self.device)
 
-    def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Spectral, waveform and KL terms with the configured weights."""
-        mean, scale = self.model.posterior(batch)
+    def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Spectral, waveform and KL terms with the configured weights; batch is (B, 1 or 2 ears, crop)."""
+        ears = batch.shape[1]
+        wave = batch.flatten(0, 1)
+        mean, scale = self.model.posterior(wave[:, None])
         mean, scale = mean.float(), scale.float()
         latent = sample_posterior(mean, scale, torch.randn_like(mean))
         decoded = self.model.decoder(latent).float()[:, 0]
         with torch.autocast(self.device.split(":")[0], enabled=False):
-            level = batch[:, 0].square().mean(1, keepdim=True).sqrt() + 2e-2
-            spectral = multi_resolution_loss(decoded / level, batch[:, 0] / level, SIZES, perceptual=False)
-            wave = ((decoded - batch[:, 0]) / level).abs().mean()
+            level = wave.square().mean(1, keepdim=True).sqrt() + 2e-2
+            ours, theirs = decoded / level, wave / level
+            perceptual = bool(self.weights.get("perceptual", False))
+            spectral = multi_resolution_loss(ours, theirs, self.sizes, perceptual=perceptual)
+            difference = (ours - theirs).abs().mean()
             divergence = kl_divergence(mean, scale)
-        loss = (
-            self.weights["spectral"] * spectral
-            + self.weights["wave"] * wave
-            + self.weights["kl"] * divergence
-        )
-        return loss, {
-            "spectral": float(spectral.detach()),
-            "wave": float(wave.detach()),
-            "kl": float(divergence.detach()),
-        }
+            figures = {"spectral": spectral, "wave": difference, "kl": divergence}
+            if ears == 2 and self.weights.get("stereo"):
+                # Sum and difference: where the ears' errors would move a sound.
+                both = [torch.stack([x[0::2] + x[1::2], x[0::2] - x[1::2]]).flatten(0, 1) / 2 for x in (decoded, wave)]
+                shared = level.reshape(-1, 2).amax(1, keepdim=True).repeat(2, 1)
+                figures["stereo"] = multi_resolution_loss(
+                    both[0] / shared, both[1] / shared, self.sizes, perceptual=perceptual
+                )
+            if self.weights.get("distortion"):
+                error = (decoded - wave).square().mean(1)
+                figures["distortion"] = torch.log10(error / level[:, 0].square() + 1e-3).mean()
+        if self.judge is not None and self.progress >= self.judge_from:
+            figures.update(self._judged(decoded / level, wave / level))
+        loss = sum((self.weights.get(name, 0.0) * value for name, value in figures.items()), torch.zeros_like(spectral))
+        return loss, {name: value.detach() for name, value in figures.items()}
+
+    def _judged(self, made: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """One step of the discriminator, then what it says about the codec: not its own gradient any more."""
+        assert self.judge is not None
+        self.judge.requires_grad_(True)
+        judged = discriminator_loss(self.judge(real), self.judge(made.detach()))
+        self.judge_optimiser.zero_grad(set_to_none=True)
+        judged.backward()
+        torch.nn.utils.clip_grad_norm_(self.judge.parameters(), 1.0)
+        self.judge_optimiser.step()
+        self.judge.requires_grad_(False)
+        adversarial, feature = generator_losses(self.judge(real), self.judge(made))
+        return {"adversarial": adversarial, "feature": feature, "judged": judged.detach()}
 
     def evaluate(self) -> dict[str, float]:
         """Round trip of held-out scenes: SI-SDR, spectral loss, level error."""

@@ -4,10 +4,15 @@
 
 Plain mean squared error on v at uniform times. No min-SNR weighting: with zero terminal SNR it would weigh the first
 sampling step by zero (models.md §7.2).
+
+With ``data.pool`` that many pairs are made, encoded and worded once, where the network trains, and then only drawn
+from: the codec costs more than the network (models.md §7.1). Pair *i*
+of the pool is a pure function of the clips and *i*.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from smartdj_agent.models.codec import Codec
 from smartdj_agent.models.dit import EditDiT
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.sampling import TRAIN_STEPS, ddim_scheduler
 from smartdj_agent.steps import format_step
-from training.clips import ClipStore
+from training.clips import ClipStore, open_store
 from training.designer import default_knowledge
+from training.gpu_mixing import DeviceClips
+from training.gpu_pairs import PairMaker
 from training.loop import command_line
 from training.synthesis import ExampleKind, make_example
 
@@ -35,8 +43,8 @@ class Batch:
     ----------
     source, edited
         Shape (B, latent_dim, T).
-    texts
-        B step texts; empty where the text is dropped.
+    states, mask
+        Token states of the step texts, shape (B, S, width), and which count, shape (B, S).
     noise
         Shape of the latents.
     timesteps
@@ -45,9 +53,36 @@ class Batch:
 
     source: Tensor
     edited: Tensor
-    texts: list[str]
+    states: Tensor
+    mask: Tensor
     noise: Tensor
     timesteps: Tensor
+
+
+POOL_TOKENS = 40
+"""Tokens kept of a step's text in the pool; the longest spelling with the longest name has about 30."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Encoded pairs on the training device.
+
+    Attributes
+    ----------
+    source, edited
+        Shape (P, latent_dim, T), float16.
+    states, mask
+        Shape (P, POOL_TOKENS, width), float16, and (P, POOL_TOKENS), bool.
+    empty, empty_mask
+        The same of the empty text; the mask is not padded.
+    """
+
+    source: Tensor
+    edited: Tensor
+    states: Tensor
+    mask: Tensor
+    empty: Tensor
+    empty_mask: Tensor
 
 
 class EditorTask:
@@ -55,10 +90,9 @@ class EditorTask:
 
     def __init__(self, settings: dict[str, Any], device: str) -> None:
         data = settings["data"]
-        folders = [Path(folder) for folder in data["folders"]]
         self.knowledge = default_knowledge()
-        self.train = ClipStore.open(folders, "train", Path(data["cache"]))
-        self.valid = ClipStore.open(folders, "valid", Path(data["cache"]))
+        self.train = open_store(data, "train")
+        self.valid = open_store(data, "valid")
         self.duration_s = float(data["duration_s"])
         self.text_drop = float(data["text_drop"])
         self.device = device
@@ -70,9 +104,54 @@ class EditorTask:
             self._make(np.random.default_rng([996, index]), 8, self.valid, "valid", drop=False)
             for index in range(max(1, int(data["validation"]) // 8))
         ]
+        self.compiled = self.model.blocks()
+        self.pool: Pool | None = None
+        if data.get("pool"):
+            maker = PairMaker(DeviceClips(self.train, device), self.knowledge, self.duration_s)
+            self.pool = self._fill(maker, int(data["pool"]), int(data.get("pool_batch", 32)))
+
+    @torch.no_grad()
+    def _fill(self, maker: PairMaker, count: int, size: int) -> Pool:
+        """Make, encode and word `count` pairs."""
+        parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        started = time.monotonic()
+        for start in range(0, count, size):
+            pairs = maker.make((995, start), size)
+            wave = torch.cat([pairs.source, pairs.edited])
+            with torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16):
+                source, edited = self.codec.encode_stereo(wave).half().chunk(2)
+            states, mask = self.encoder.states(pairs.texts)
+            padding = (0, 0, 0, POOL_TOKENS - states.shape[1])
+            parts.append(
+                (
+                    source,
+                    edited,
+                    functional.pad(states, padding)[:, :POOL_TOKENS].half(),
+                    functional.pad(mask, padding[2:])[:, :POOL_TOKENS],
+                )
+            )
+        states, mask = self.encoder.states([""])
+        empty = functional.pad(states, (0, 0, 0, POOL_TOKENS - states.shape[1])).half()
+        pool = Pool(*(torch.cat(column) for column in zip(*parts, strict=True)), empty[0], mask[0])
+        print(f"{count} pairs in {time.monotonic() - started:.1f} s", flush=True)
+        return pool
+
+    def _drawn(self, pool: Pool, rng: np.random.Generator, size: int) -> Batch:
+        rows = torch.from_numpy(rng.integers(0, len(pool.source), size)).to(self.device)
+        dropped = torch.from_numpy(rng.random(size) < self.text_drop).to(self.device)
+        empty = functional.pad(pool.empty_mask, (0, POOL_TOKENS - len(pool.empty_mask)))
+        states = torch.where(dropped[:, None, None], pool.empty, pool.states[rows]).float()
+        mask = torch.where(dropped[:, None], empty, pool.mask[rows])
+        generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
+        source, edited = pool.source[rows].float(), pool.edited[rows].float()
+        noise = torch.randn(source.shape, generator=generator, device=self.device)
+        timesteps = torch.randint(0, TRAIN_STEPS, (size,), generator=generator, device=self.device)
+        return Batch(source, edited, states, mask, noise, timesteps)
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        """Make, render and encode `size` training pairs."""
+        """Make, render and encode `size` training pairs, or draw them from the pool."""
+        if self.pool is not None:
+            return self._drawn(self.pool, rng, size)
         return self._make(rng, size, self.train, "train", drop=True)
 
     @torch.no_grad()
@@ -91,20 +170,19 @@ class EditorTask:
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         noise = torch.randn(latents[:, 0].shape, generator=generator).to(self.device)
         timesteps = torch.randint(0, TRAIN_STEPS, (size,), generator=generator).to(self.device)
-        return Batch(latents[:, 0], latents[:, 1], texts, noise, timesteps)
+        return Batch(latents[:, 0], latents[:, 1], *self.encoder.states(texts), noise, timesteps)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error of v = √ᾱ·ε − √(1−ᾱ)·x₀ (Salimans & Ho 2022)."""
         alpha = self.alphas[batch.timesteps][:, None, None]
         noisy = alpha.sqrt() * batch.edited + (1 - alpha).sqrt() * batch.noise
         wanted = alpha.sqrt() * batch.noise - (1 - alpha).sqrt() * batch.edited
-        states, mask = self.encoder.states(batch.texts)
-        predicted = self.model(noisy, batch.source, batch.timesteps, states, mask).float()
+        predicted = self.model(noisy, batch.source, batch.timesteps, batch.states, batch.mask).float()
         loss = (predicted - wanted).square().mean()
         clean = alpha.sqrt() * noisy - (1 - alpha).sqrt() * predicted
         return loss, {
-            "clean_error": float((clean.detach() - batch.edited).square().mean()),
-            "copy_error": float((batch.source - batch.edited).square().mean()),
+            "clean_error": (clean.detach() - batch.edited).square().mean(),
+            "copy_error": (batch.source - batch.edited).square().mean(),
         }
 
     def evaluate(self) -> dict[str, float]:
@@ -113,8 +191,8 @@ class EditorTask:
         for batch in self.validation:
             loss, extra = self.loss(batch)
             losses.append(float(loss))
-            clean.append(extra["clean_error"])
-            copy.append(extra["copy_error"])
+            clean.append(float(extra["clean_error"]))
+            copy.append(float(extra["copy_error"]))
         return {
             "v_loss": float(np.mean(losses)),
             "clean_error": float(np.mean(clean)),

@@ -3,6 +3,9 @@
 A task supplies a model, batches and a loss; the loop owns optimiser, schedule, averaging of weights, checkpoints and
 logging. Because batch *i* is a pure function of the seed and *i*, a run that was interrupted and resumed sees the same
 data as one that was not.
+
+On CUDA nothing waits for the device between two log lines: figures stay tensors until they are written, a step whose
+gradient is not finite is skipped inside the fused optimiser, and weights are averaged where they lie.
 """
 
 from __future__ import annotations
@@ -13,15 +16,16 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 import yaml
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 
@@ -45,6 +49,12 @@ class LoopConfig:
         Of data and initialisation.
     bf16
         Run the forward pass in bfloat16 autocast.
+    accumulate
+        Batches whose gradients make one step; `batch_size` is that of each.
+    compile
+        Let torch compile what the task names in its `compiled` (costs a minute at the start).
+    ahead
+        Batches that are prepared by other processes in advance, where the task has them.
     """
 
     steps: int
@@ -61,10 +71,24 @@ class LoopConfig:
     log_every: int = 20
     seed: int = 0
     bf16: bool = True
+    accumulate: int = 1
+    compile: bool = False
+    ahead: int = 0
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples that one optimiser step sees."""
+        return self.batch_size * self.accumulate
 
 
 class Task(Protocol):
-    """What a training script supplies."""
+    """What a training script supplies.
+
+    Further attributes are used where a task has them: `compiled` (modules that torch may compile), `prepare` and
+    `workers` (a function of a seed and a size, and the executor that runs it in advance; `batch` is then given its
+    result as `prepared`), `extra_state` and `load_extra_state` (what else belongs into a checkpoint, such as a
+    discriminator), and `progress` (set to the share of steps done before each step).
+    """
 
     model: nn.Module
 
@@ -72,7 +96,7 @@ class Task(Protocol):
         """Make one batch; all chance comes from `rng`."""
         ...
 
-    def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Any) -> tuple[Tensor, Mapping[str, float | Tensor]]:
         """Return the loss and figures to log."""
         ...
 
@@ -85,8 +109,8 @@ class Task(Protocol):
         ...
 
 
-def read_config(path: Path) -> tuple[LoopConfig, dict[str, Any]]:
-    """Read a YAML file into the loop's part and the rest.
+def read_config(path: Path, changes: Sequence[str] = ()) -> tuple[LoopConfig, dict[str, Any]]:
+    """Read a YAML file into the loop's part and the rest; `changes` like ``loop.seed=3`` come on top.
 
     Raises
     ------
@@ -94,6 +118,13 @@ def read_config(path: Path) -> tuple[LoopConfig, dict[str, Any]]:
         If the ``loop`` section has unknown keys, or text where a number belongs.
     """
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for change in changes:
+        name, _, value = change.partition("=")
+        *parents, last = name.split(".")
+        section = settings
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = yaml.safe_load(value)
     loop = settings.pop("loop")
     known = {field.name for field in fields(LoopConfig)}
     if unknown := set(loop) - known:
@@ -123,12 +154,69 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
+FIT_STEPS = (20, 60)
+"""Between which steps of a run the time is taken: the first ones load and compile."""
+
+
+class _Batches:
+    """Batches in order, made in advance where the task can: each a pure function of the seed, the step and its part."""
+
+    def __init__(self, task: Task, config: LoopConfig, step: int) -> None:
+        self.task, self.config = task, config
+        self.workers = getattr(task, "workers", None) if config.ahead else None
+        self.waiting: deque[Future[Any]] = deque()
+        self.asked = step * config.accumulate
+
+    def seed(self, index: int) -> list[int]:
+        """Seed of batch `index`, counted over all steps and their parts."""
+        step, part = divmod(index, self.config.accumulate)
+        return [self.config.seed, step] if self.config.accumulate == 1 else [self.config.seed, step, part]
+
+    def get(self, index: int) -> Any:
+        """Batch `index`; called with consecutive numbers."""
+        size = self.config.batch_size
+        if self.workers is None:
+            return self.task.batch(np.random.default_rng(self.seed(index)), size)
+        last = min(index + self.config.ahead, self.config.steps * self.config.accumulate)
+        while self.asked < last or not self.waiting:
+            self.waiting.append(self.workers.submit(self.task.prepare, self.seed(self.asked), size))  # type: ignore[attr-defined]
+            self.asked += 1
+        return self.task.batch(np.random.default_rng(self.seed(index)), size, prepared=self.waiting.popleft().result())  # type: ignore[call-arg]
+
+
+def mean_figures(figures: Mapping[str, list[float | Tensor]]) -> dict[str, float]:
+    """Means of what was gathered since the last log line; the only place that waits for the device."""
+    means = {}
+    for name, values in figures.items():
+        tensors = [value.detach().float() for value in values if isinstance(value, Tensor)]
+        numbers = torch.stack(tensors).tolist() if tensors else []
+        numbers += [value for value in values if not isinstance(value, Tensor)]
+        means[name] = round(float(np.nanmean(numbers)), 5) if not np.all(np.isnan(numbers)) else math.nan
+    return means
+
+
+def make_optimiser(model: nn.Module, config: LoopConfig, *, fused: bool) -> torch.optim.AdamW:
+    """AdamW; fused, it is one kernel for all parameters and skips a step by itself when told that `found_inf`."""
+    groups = parameter_groups(model, config.weight_decay)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused or None)
+
+
 def train(
-    task: Task, config: LoopConfig, folder: Path, *, device: str = "cpu", stop_after_s: float = math.inf
+    task: Task,
+    config: LoopConfig,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    stop_after_s: float = math.inf,
+    fit_s: float | None = None,
 ) -> int:
     """Train until `config.steps` or for `stop_after_s` seconds; resume from `folder` if it has a checkpoint.
 
     Writes ``checkpoint.pt`` (atomically), ``log.jsonl`` and, through `task.save`, ``model/``.
+
+    With `fit_s`, the number of steps (and with it the decay of the learning rate) is chosen so that training ends
+    after about that many seconds: from the time that steps `FIT_STEPS` took; it is then kept in the checkpoint. A run
+    that resumes with a checkpoint that knows its number of steps keeps it, unless it is told to fit again.
 
     Returns
     -------
@@ -136,17 +224,21 @@ def train(
         Steps done in all.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
     model = task.model.to(device).train()
-    optimiser = torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=config.betas
-    )
+    optimiser = make_optimiser(model, config, fused=on_gpu)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    average = (
-        EMAModel(trained, decay=config.ema_decay, use_ema_warmup=True, power=0.75)
-        if config.ema_decay
-        else None
-    )
+    average = None
+    if config.ema_decay:
+        from diffusers.training_utils import EMAModel
+
+        average = EMAModel(trained, decay=config.ema_decay, use_ema_warmup=True, power=0.75, foreach=on_gpu)
     step, seconds = 0, 0.0
+    fitted: int | None = None
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
@@ -155,11 +247,19 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
         if average is not None:
             average.load_state_dict(state["average"])
+            average.to(device)
+        if "extra" in state:
+            task.load_extra_state(state["extra"])  # type: ignore[attr-defined]
         step, seconds = state["step"], state["seconds"]
+        fitted = state.get("fitted_steps")
+        config = replace(config, steps=fitted or config.steps)
+    if config.compile:
+        for module in getattr(task, "compiled", ()):
+            module.compile()
     log = (folder / "log.jsonl").open("a", encoding="utf-8")
 
     def record(**figures: Any) -> None:
-        line = {"step": step, "samples": step * config.batch_size, "seconds": round(seconds, 1), **figures}
+        line = {"step": step, "samples": step * config.samples_per_step, "seconds": round(seconds, 1), **figures}
         log.write(json.dumps(line) + "\n")
         log.flush()
         print(line, flush=True)
@@ -183,8 +283,11 @@ def train(
             "average": average.state_dict() if average is not None else {},
             "step": step,
             "seconds": seconds,
+            "fitted_steps": fitted,
             "config": asdict(config),
         }
+        if hasattr(task, "extra_state"):
+            state["extra"] = task.extra_state()
         temporary = checkpoint.with_suffix(".tmp")
         torch.save(state, temporary)
         os.replace(temporary, checkpoint)
@@ -196,30 +299,53 @@ def train(
         stopping = True
 
     signal.signal(signal.SIGTERM, stop)
+    batches = _Batches(task, config, step)
     started = time.monotonic()
-    figures: dict[str, list[float]] = {}
+    first, marked = step, 0.0
+    figures: dict[str, list[float | Tensor]] = {}
     while step < config.steps and not stopping and time.monotonic() - started < stop_after_s:
         before = time.monotonic()
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * learning_rate_factor(step, config)
-        batch = task.batch(np.random.default_rng([config.seed, step]), config.batch_size)
-        torch.manual_seed(config.seed * 1_000_003 + step)
-        with torch.autocast(device.split(":")[0], dtype=torch.bfloat16, enabled=config.bf16):
-            loss, extra = task.loss(batch)
+        task.progress = step / config.steps  # type: ignore[attr-defined]
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        for part in range(config.accumulate):
+            index = step * config.accumulate + part
+            batch = batches.get(index)
+            torch.manual_seed(config.seed * 1_000_003 + index)
+            with torch.autocast(device.split(":")[0], dtype=torch.bfloat16, enabled=config.bf16):
+                loss, extra = task.loss(batch)
+            (loss / config.accumulate if config.accumulate > 1 else loss).backward()
+            for name, value in {"loss": loss.detach(), **extra}.items():
+                figures.setdefault(name, []).append(value if on_gpu else float(value))
         norm = torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
-        if torch.isfinite(norm):
+        if on_gpu:
+            optimiser.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+        if on_gpu or torch.isfinite(norm):
             optimiser.step()
             if average is not None:
                 average.step(trained)
+        figures.setdefault("norm", []).append(norm.detach() if on_gpu else float(norm))
         step += 1
-        seconds += time.monotonic() - before
-        for name, value in {"loss": float(loss.detach()), "norm": float(norm), **extra}.items():
-            figures.setdefault(name, []).append(value)
+        if fit_s is not None and step - first in FIT_STEPS:
+            if on_gpu:
+                torch.cuda.synchronize()
+            if step - first == FIT_STEPS[0]:
+                marked = time.monotonic()
+            else:
+                now = time.monotonic()
+                each = (now - marked) / (FIT_STEPS[1] - FIT_STEPS[0])
+                # Some hundredths are for looking back at held-out sounds and for saving.
+                fitted = step + max(1, int(0.97 * (fit_s - (now - started)) / each))
+                batches.config = config = replace(config, steps=fitted)
+                record(planned_steps=fitted, step_s=round(each, 4))
         if step % config.log_every == 0:
-            record(**{name: round(float(np.nanmean(values)), 5) for name, values in figures.items()})
+            line = mean_figures(figures)
+            seconds += time.monotonic() - before
+            record(**line)
             figures = {}
+        else:
+            seconds += time.monotonic() - before
         if step % config.evaluate_every == 0 or step == config.steps:
             evaluate()
         if step % config.save_every == 0:
@@ -246,8 +372,17 @@ def command_line(description: str | None, make_task: Callable[[dict[str, Any], s
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop (resumably) after this long")
+    parser.add_argument("--fit-minutes", type=float, help="choose the number of steps so that it ends after this long")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change settings, as loop.seed=3")
     arguments = parser.parse_args()
-    config, settings = read_config(arguments.config)
+    config, settings = read_config(arguments.config, arguments.set)
     torch.manual_seed(config.seed)
     task = make_task(settings, arguments.device)
-    train(task, config, arguments.out, device=arguments.device, stop_after_s=60 * arguments.minutes)
+    train(
+        task,
+        config,
+        arguments.out,
+        device=arguments.device,
+        stop_after_s=60 * arguments.minutes,
+        fit_s=None if arguments.fit_minutes is None else 60 * arguments.fit_minutes,
+    )

@@ -6,7 +6,9 @@ python -m training.planner --config training/configs/planner-small.yaml --out ru
 from __future__ import annotations
 
 import json
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from smartdj_agent.plan_text import plan_text, read_plan_text
 from smartdj_agent.steps import Step
 from training.designer import CATEGORY_NOUNS, Design, SceneKnowledge, ScenePresent, default_knowledge, design
 from training.loop import command_line
+from training.texts import TextTable
 
 AZIMUTHS_DEG = (-90.0, -45.0, 0.0, 45.0, 90.0)
 
@@ -102,52 +105,87 @@ def sound_names(knowledge: SceneKnowledge) -> dict[str, dict[str, object]]:
     return {label: {"noun": knowledge.noun(label), "words": list(words[label])} for label in sorted(words)}
 
 
+def prepare_examples(seed: list[int], size: int) -> list[PlanExample]:
+    """Draw `size` training examples; in another process, which loads the scene knowledge once."""
+    rng, knowledge = np.random.default_rng(seed), default_knowledge()
+    labels = sorted(knowledge.labels)
+    return [make_plan_example(rng, knowledge, labels, "train") for _ in range(size)]
+
+
 class PlannerTask:
     """Designs in, next-token loss out."""
+
+    prepare = staticmethod(prepare_examples)
 
     def __init__(self, settings: dict[str, Any], device: str) -> None:
         self.knowledge = default_knowledge()
         self.labels = sorted(label for label in self.knowledge.labels)
-        self.encoder = SentenceEncoder()
+        self.encoder: SentenceEncoder | TextTable = SentenceEncoder()
+        if device != "cpu":
+            names = [word for label in self.labels for word in (label, *self.knowledge.words(label))]
+            self.encoder = TextTable(self.encoder.to(device), names, device)
         self.model = PlannerLM.fresh(**settings["model"])
         self.device = device
+        count = int(settings["data"].get("workers", 0))
+        # Fresh processes, not forks: this one may have started the GPU.
+        self.workers = ProcessPoolExecutor(count, get_context("spawn")) if count else None
         self.validation = [
             make_plan_example(np.random.default_rng([997, index]), self.knowledge, self.labels, "valid")
             for index in range(int(settings["data"]["validation"]))
         ]
 
-    def batch(self, rng: np.random.Generator, size: int) -> list[PlanExample]:
-        """Draw `size` examples."""
+    def batch(
+        self, rng: np.random.Generator, size: int, prepared: list[PlanExample] | None = None
+    ) -> list[PlanExample]:
+        """Draw `size` examples, or take those that were drawn elsewhere."""
+        if prepared is not None:
+            return prepared
         return [make_plan_example(rng, self.knowledge, self.labels, "train") for _ in range(size)]
 
-    def _tensors(self, batch: list[PlanExample]) -> tuple[Tensor, Tensor, Tensor]:
+    def _tensors(self, batch: list[PlanExample]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Embeddings (B, L, width), mask (B, L), and of the answers' tokens: row, place before it, token."""
         tokenizer = self.model.tokenizer
-        rows, targets = [], []
-        for example in batch:
-            prompt = tokenizer(prompt_text(example.events, example.design.instruction)).input_ids
-            answer = [*tokenizer(answer_text(example.design)).input_ids, tokenizer.eos_token_id]
-            text = torch.tensor(prompt + answer, device=self.device)
-            vectors = self.encoder.vectors([event.label for event in example.events]).to(self.device)
-            stats = torch.tensor([event.stats() for event in example.events], device=self.device)
-            rows.append(self.model.prefix(vectors[None], stats[None], text[None])[0])
-            silent = [-100] * (len(example.events) + len(prompt))
-            targets.append(torch.tensor(silent + answer, device=self.device))
-        length = max(len(row) for row in rows)
-        embedded = torch.stack([functional.pad(row, (0, 0, 0, length - len(row))) for row in rows])
-        mask = torch.stack([(torch.arange(length, device=self.device) < len(row)).long() for row in rows])
-        labels = torch.stack([functional.pad(row, (0, length - len(row)), value=-100) for row in targets])
-        return embedded, mask, labels
+        prompts = tokenizer([prompt_text(example.events, example.design.instruction) for example in batch]).input_ids
+        answers = tokenizer([answer_text(example.design) for example in batch]).input_ids
+        counts = [len(example.events) for example in batch]
+        length = max(
+            count + len(prompt) + len(answer) + 1
+            for count, prompt, answer in zip(counts, prompts, answers, strict=True)
+        )
+        ids, mask = np.zeros((len(batch), length), np.int64), np.zeros((len(batch), length), np.int64)
+        audio: list[tuple[int, int]] = []
+        wanted: list[tuple[int, int, int]] = []
+        for row, (count, prompt, answer) in enumerate(zip(counts, prompts, answers, strict=True)):
+            answer = [*answer, tokenizer.eos_token_id]
+            start = count + len(prompt)
+            ids[row, count:start], ids[row, start : start + len(answer)] = prompt, answer
+            mask[row, : start + len(answer)] = 1
+            audio += [(row, place) for place in range(count)]
+            wanted += [(row, start - 1 + place, token) for place, token in enumerate(answer)]
 
-    def loss(self, batch: list[PlanExample]) -> tuple[Tensor, dict[str, float]]:
+        def moved(values: Any) -> Tensor:
+            tensor = torch.as_tensor(np.asarray(values))
+            return tensor if self.device == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
+
+        embedded = self.model.lm.get_input_embeddings()(moved(ids))
+        if audio:
+            events = [event for example in batch for event in example.events]
+            vectors = self.encoder.vectors([event.label for event in events]).to(self.device)
+            stats = moved(np.array([event.stats() for event in events], np.float32))
+            tokens = self.model.adapter(vectors[None].float(), stats[None])[0].to(embedded.dtype)
+            rows, places = moved(audio).unbind(1)
+            embedded = embedded.index_put((rows, places), tokens)
+        rows, places, truth = moved(wanted).unbind(1)
+        return embedded, moved(mask), rows, places, truth
+
+    def loss(self, batch: list[PlanExample]) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of the answer's tokens."""
-        embedded, mask, labels = self._tensors(batch)
+        embedded, mask, rows, places, truth = self._tensors(batch)
         base = self.model.lm.get_base_model()
         hidden = base.model(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
-        wanted = labels[:, 1:] != -100
-        logits = base.lm_head(hidden[:, :-1][wanted]).float()
-        truth = labels[:, 1:][wanted]
+        logits = base.lm_head(hidden[rows, places]).float()
         loss = functional.cross_entropy(logits, truth)
-        return loss, {"token_accuracy": float((logits.argmax(-1) == truth).float().mean())}
+        return loss, {"token_accuracy": (logits.argmax(-1) == truth).float().mean()}
 
     def evaluate(self) -> dict[str, float]:
         """Held-out scenes: loss and token accuracy, teacher-forced."""
@@ -155,7 +193,7 @@ class PlannerTask:
         for index in range(0, len(self.validation), 8):
             loss, extra = self.loss(self.validation[index : index + 8])
             losses.append(float(loss))
-            accuracies.append(extra["token_accuracy"])
+            accuracies.append(float(extra["token_accuracy"]))
         return {"loss": float(np.mean(losses)), "token_accuracy": float(np.mean(accuracies))}
 
     def save(self, folder: Path) -> None:

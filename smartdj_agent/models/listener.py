@@ -75,9 +75,12 @@ def rotate(x: Tensor) -> Tensor:
 class FrameLayer(nn.Module):
     """Pre-norm transformer layer over frames; with `condition_width`, scaled and shifted by a condition (FiLM)."""
 
-    def __init__(self, width: int, heads: int, ratio: float, condition_width: int = 0) -> None:
+    def __init__(
+        self, width: int, heads: int, ratio: float, condition_width: int = 0, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.heads = heads
+        self.dropout = dropout
         hidden = int(width * ratio)
         self.norm1 = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
@@ -100,11 +103,14 @@ class FrameLayer(nn.Module):
         batch, length, width = x.shape
         q, k, v = self.qkv(first).reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         heard = functional.scaled_dot_product_attention(rotate(q), rotate(k), v)
-        x = x + self.out(heard.transpose(1, 2).reshape(batch, length, width))
+        x = x + self._dropped(self.out(heard.transpose(1, 2).reshape(batch, length, width)))
         hidden = self.norm2(x)
         if second is not None:
             hidden = hidden * (1 + second[0]) + second[1]
-        return x + self.down(functional.gelu(self.up(hidden)))
+        return x + self._dropped(self.down(functional.gelu(self.up(hidden))))
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return functional.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class Listener(ModelMixin, ConfigMixin):
@@ -128,6 +134,8 @@ class Listener(ModelMixin, ConfigMixin):
         Width of the sentence encoder's vectors.
     embed_width
         Width of the joint audio–text space.
+    dropout
+        Share of each layer's outputs and of the stem's channels that training drops; nothing at other times.
     """
 
     config_name = "config.json"
@@ -147,6 +155,7 @@ class Listener(ModelMixin, ConfigMixin):
         pixel_channels: int = 24,
         text_width: int = 384,
         embed_width: int = 256,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         analysis, interpolation = band_filters(n_fft, n_bands, sample_rate)
@@ -161,7 +170,7 @@ class Listener(ModelMixin, ConfigMixin):
         self.norms = nn.ModuleList([nn.GroupNorm(1, c) for c in stem_channels])
         bottom = c4 * n_bands // 8
         self.to_frames = nn.Linear(bottom, width)
-        self.trunk = nn.ModuleList([FrameLayer(width, heads, 4.0) for _ in range(depth)])
+        self.trunk = nn.ModuleList([FrameLayer(width, heads, 4.0, dropout=dropout) for _ in range(depth)])
         self.frame_norm = nn.LayerNorm(width)
         self.from_frames = nn.Linear(width, bottom)
         self.up3 = nn.Conv2d(2 * c4, c3 * 2, 3, padding=1)
@@ -175,7 +184,7 @@ class Listener(ModelMixin, ConfigMixin):
         self.query_in = nn.Sequential(
             nn.Linear(text_width, width), nn.GELU(), nn.Linear(width, width), nn.GELU()
         )
-        self.query = nn.ModuleList([FrameLayer(width, heads, 2.0, width) for _ in range(query_depth)])
+        self.query = nn.ModuleList([FrameLayer(width, heads, 2.0, width, dropout) for _ in range(query_depth)])
         self.query_norm = nn.LayerNorm(width)
         self.query_out = nn.Linear(width, 2 * (pixel_channels + 1))
         nn.init.constant_(self.query_out.bias, 0.0)
@@ -221,6 +230,8 @@ class Listener(ModelMixin, ConfigMixin):
             x = functional.gelu(norm(conv(x)))
             skips.append(x)
         batch, channels, bands, length = x.shape
+        if self.config.dropout:
+            x = functional.dropout2d(x, self.config.dropout, self.training)
         frames = self.to_frames(x.permute(0, 3, 1, 2).reshape(batch, length, channels * bands))
         for layer in self.trunk:
             frames = layer(frames)
@@ -228,7 +239,11 @@ class Listener(ModelMixin, ConfigMixin):
 
     def hear(self, spectrum: Tensor) -> Hearing:
         """One pass over a recording's spectrum (B, 2, bins, T)."""
-        frames, skips = self.frames(self.features(spectrum))
+        return self.hear_features(self.features(spectrum))
+
+    def hear_features(self, features: Tensor) -> Hearing:
+        """One pass over features (B, 5, bands, T)."""
+        frames, skips = self.frames(features)
         batch, channels, bands, length = skips[-1].shape
         x = self.from_frames(frames).reshape(batch, length, channels, bands).permute(0, 2, 3, 1)
         for conv, skip in zip((self.up3, self.up2, self.up1), reversed(skips), strict=False):

@@ -171,13 +171,18 @@ class ServerProcess:
         The server's data folder; its log is ``server.log`` beside it, kept from start to start.
     agent
         ``module:function`` that makes the agent.
+    environment
+        Variables that it gets besides those of this process.
     settings
         Of `smartdj_agent.server.settings`.
     """
 
-    def __init__(self, data_dir: Path, *, agent: str = STUB, **settings: Any) -> None:
+    def __init__(
+        self, data_dir: Path, *, agent: str = STUB, environment: dict[str, str] | None = None, **settings: Any
+    ) -> None:
         self.data_dir = data_dir
         self.agent = agent
+        self.environment = environment or {}
         self.log = data_dir.parent / f"{data_dir.name}.log"
         self.port_file = data_dir.parent / f"{data_dir.name}.port"
         self.tidied_file = data_dir.parent / f"{data_dir.name}.tidied"
@@ -192,7 +197,7 @@ class ServerProcess:
         settings = self.data_dir.parent / f"{self.data_dir.name}.json"
         settings.parent.mkdir(parents=True, exist_ok=True)
         settings.write_text(json.dumps(flags), encoding="utf-8")
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **self.environment}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.server_harness", str(settings), self.agent],

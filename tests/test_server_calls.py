@@ -57,6 +57,8 @@ class Thing:
                     await asyncio.Event().wait()
                 finally:
                     self.closed.set()
+            case b"gone":
+                raise grpc.aio.InternalError("Failed \"execute_batch\"")
             case b"cancelled":
                 raise SmartDJError(ErrorCode.CANCELLED, "cancelled; no output was written")
         call = current_call()
@@ -277,6 +279,22 @@ def test_a_crash_becomes_internal_and_its_traceback_stays_here(kind: str, log: S
     assert any("in act" in line for line in crash["trace"])
     assert crash["request_id"] == ended["request_id"] == "r2"
     assert SECRET not in log.getvalue()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_connection_that_is_gone_is_no_fault(kind: str, log: StringIO) -> None:
+    async def test(running: Running) -> None:
+        call = running.call(kind, b"gone")
+        with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+            if kind in STREAMED:
+                async for _ in call:
+                    pass
+            else:
+                await call
+
+    on_a_server(test)
+    assert [entry["code"] for entry in entries(log) if entry["message"] == "call"] == ["CANCELLED"]
+    assert not [entry for entry in entries(log) if entry["level"] in ("warning", "error")]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -212,7 +212,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             except grpc.aio.AbortError:
                 code = _code(context.code(), grpc.StatusCode.UNKNOWN)
                 raise
-            except grpc.aio.BaseError:  # the connection is gone or the server has stopped: there is nobody to answer
+            except grpc.aio.InternalError:  # a write failed: the connection is gone, and there is nobody to answer
+                code = grpc.StatusCode.CANCELLED
+                # gRPC would log it with a traceback as a fault of ours.
+                raise asyncio.CancelledError from None
+            except grpc.aio.BaseError:  # the server has stopped
                 code = grpc.StatusCode.CANCELLED
                 raise
             finally:

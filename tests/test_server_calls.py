@@ -285,12 +285,16 @@ def test_a_crash_becomes_internal_and_its_traceback_stays_here(kind: str, log: S
 def test_a_connection_that_is_gone_is_no_fault(kind: str, log: StringIO) -> None:
     async def test(running: Running) -> None:
         call = running.call(kind, b"gone")
-        with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+
+        async def finish() -> None:
             if kind in STREAMED:
                 async for _ in call:
                     pass
             else:
                 await call
+
+        with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+            await finish()
 
     on_a_server(test)
     assert [entry["code"] for entry in entries(log) if entry["message"] == "call"] == ["CANCELLED"]

@@ -9,7 +9,8 @@ Three parts, each of which can be left out:
    health, for a list of jobs and for nothing else.
 2. ``--jobs``: the same clients run so many small jobs; the server's memory is looked at every 500 of them.
 3. ``--repeats``: the real small models edit examples/demo.wav by the same plan, in turns by the server (recording sent,
-   every step's audio fetched, all in one Edit call) and by `Agent` in this process.
+   every step's audio fetched, all in one Edit call) and by `Agent` in this process, without and with writing the steps
+   to files.
 
 Clients and server share the machine, and so the figures of part 1 are those of both.
 """
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -287,16 +288,19 @@ def edit_by_server(stubs: Stubs, data: bytes, plan: step_pb2.Plan, mode: int) ->
     return seconds, compute_s, sounds
 
 
-def edit_directly(agent: Any, path: Path, plan: Any, mode: str) -> tuple[float, list[str]]:
-    """Edit with the core in this process; seconds, and hashes of what the steps sound like."""
-    from smartdj_agent.audio import audio_sha256, read_audio
+def edit_directly(agent: Any, path: Path, plan: Any, mode: str, folder: Path) -> tuple[float, float, list[str]]:
+    """Edit with the core in this process; seconds, seconds with steps written to files, hashes of their sound."""
+    from smartdj_agent.audio import AudioFormat, audio_sha256, read_audio, write_audio
     from smartdj_agent.events import StepFinished
 
     began = time.perf_counter()
     audio = read_audio(path)
     steps = [event.audio for event in agent.apply(audio, plan, mode=mode) if isinstance(event, StepFinished)]
     seconds = time.perf_counter() - began
-    return seconds, [audio_sha256(step) for step in steps]
+    for number, step in enumerate(steps):
+        write_audio(folder / f"{number}.wav", replace(step, format=AudioFormat("WAV", "FLOAT")), overwrite=True)
+    with_files_s = time.perf_counter() - began
+    return seconds, with_files_s, [audio_sha256(step) for step in steps]
 
 
 def measure_overhead(folder: Path, repeats: int, modes: tuple[str, ...]) -> dict[str, Any]:
@@ -331,7 +335,8 @@ def measure_overhead(folder: Path, repeats: int, modes: tuple[str, ...]) -> dict
                     order = ("direct", "server") if repeat % 2 == 0 else ("server", "direct")
                     for way in order:
                         if way == "direct":
-                            turns[way], sounds[way] = edit_directly(agent, path, plan, mode)
+                            turns[way], with_files_s, sounds[way] = edit_directly(agent, path, plan, mode, folder)
+                            turns["direct_with_files"] = with_files_s
                         else:
                             turns[way], steps_s, sounds[way] = edit_by_server(stubs, data, message, number)
                             turns["server_steps"] = steps_s
@@ -344,6 +349,7 @@ def measure_overhead(folder: Path, repeats: int, modes: tuple[str, ...]) -> dict
                     "steps": len(texts),
                     "repeats": len(rows),
                     "direct_s": round(direct, 3),
+                    "direct_with_files_s": round(statistics.median(row["direct_with_files"] for row in rows), 3),
                     "server_s": round(whole, 3),
                     "overhead_s": round(statistics.median(row["server"] - row["direct"] for row in rows), 3),
                     "overhead_share": round(
@@ -403,7 +409,10 @@ def main() -> int:
             for mode in modes:
                 row = part[mode]
                 rows += [
-                    (f"{mode}, {row['steps']} steps, s: core, server", f"{row['direct_s']}, {row['server_s']}"),
+                    (
+                        f"{mode}, {row['steps']} steps, s: core, core with files, server",
+                        f"{row['direct_s']}, {row['direct_with_files_s']}, {row['server_s']}",
+                    ),
                     (f"{mode}: overhead", f"{1000 * row['overhead_s']:.0f} ms, {100 * row['overhead_share']:.1f} %"),
                     (f"{mode}: same audio", row["same_audio"]),
                 ]

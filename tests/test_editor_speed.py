@@ -146,9 +146,9 @@ def test_every_operation_is_timed() -> None:
 def test_peak_memory_sees_what_was_given_back() -> None:
     memory = bench.PeakMemory("cpu")
     before = memory.mib()
-    block = np.ones(30 * 2**20)
+    block = np.ones(8 * 2**20)
     del block
-    assert memory.mib() >= before + 150
+    assert memory.mib() >= before + 40
 
 
 @pytest.mark.parametrize("given", [["--cases", "cpu"], ["--cases", "cpu:huge"], ["--lengths", "10"]])
@@ -170,7 +170,7 @@ def test_a_document_without_a_place_for_the_figures_is_refused_at_once(
 
 def test_a_quick_run_writes_figures_tables_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document, out = tmp_path / "speed.md", tmp_path / "results" / "r.json"
-    document.write_text("# Speed\n\n<!-- editor-speed -->\n\nold\n\n<!-- /editor-speed -->\n\nafter\n")
+    document.write_text("# Speed\n\n<!-- editor-speed -->\n\nNot run yet.\n\n<!-- /editor-speed -->\n\nafter\n")
     given = ["--quick", "--cases", "cpu:tiny", "--out", str(out), "--markdown-into", str(document)]
     assert bench.main(given) == 0
     results = json.loads(out.read_text())
@@ -185,7 +185,7 @@ def test_a_quick_run_writes_figures_tables_and_plot(tmp_path: Path, capsys: pyte
     assert [row["duration_s"] for row in results["preserve"]["lengths"]] == [0.5, 1.0, 2.0]
     assert all(row["method"] == "mask" for row in results["preserve"]["operations"][1:])
     text = document.read_text()
-    assert "old" not in text
+    assert "Not run yet" not in text
     assert text.endswith("after\n")
     assert "mean nothing" in text
     assert f"R² = {results['preserve']['line']['r_squared']:.5f}" in text

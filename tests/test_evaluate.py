@@ -21,6 +21,7 @@ from smartdj_agent.steps import Operation, Step
 from training import evaluate as evaluation
 from training.clips import SAMPLE_RATE, ClipStore
 from training.metrics import CHANGE_FLOOR_DB, change_db
+from training.oracle import ideal_mask
 
 LABELS = ("dog barking", "rain", "car horn", "wind blowing", "church bell", "sea waves", "man speaking", "piano")
 CONTINUOUS = {"rain", "wind blowing", "sea waves"}
@@ -210,9 +211,9 @@ def test_equal_seeds_give_equal_results(store: ClipStore, listener: Listener, re
 
 def test_oracle_mask_is_the_true_share(store: ClipStore, listener: Listener) -> None:
     case = evaluation.make_case(store, "extract", 0, 0, duration_s=DURATION_S)
-    nothing = evaluation.ideal_mask(case.stem, np.zeros_like(case.stem), listener)
+    nothing = ideal_mask(case.stem, np.zeros_like(case.stem), listener)
     assert nothing.share[:, :, nothing.active].max() > 0.99
-    mask = evaluation.ideal_mask(np.zeros_like(case.stem), case.rest, listener)
+    mask = ideal_mask(np.zeros_like(case.stem), case.rest, listener)
     assert not mask.active.any()
     assert not mask.share.any()
 

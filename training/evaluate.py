@@ -45,14 +45,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from smartdj_agent.audio import Audio
-from smartdj_agent.editor import MODES, Editor, StepOutcome, StepProgress, choose_device
+from smartdj_agent.editor import MODES, Chain, Editor, StepOutcome, StepProgress, choose_device
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.library import SoundLibrary
 from smartdj_agent.models.listener import Listener
 from smartdj_agent.models.presets import get_preset
 from smartdj_agent.models.weights import file_sha256, role_folder
 from smartdj_agent.render import ADDED_PEAK, amplitude, apply_to_stem, render_added
-from smartdj_agent.separation import FLOOR_DB, Mask, apply_mask
 from smartdj_agent.spatial import gcc_itd_ms, measure_azimuth
 from smartdj_agent.steps import Operation, Step, Timbre, format_step
 from training.clips import SAMPLE_RATE, SPLITS, ClipStore
@@ -70,6 +69,7 @@ from training.metrics import (
     wet_ratio_db,
 )
 from training.mixing import AZIMUTHS_DEG, NONE, make_scene
+from training.oracle import oracle_step
 
 ABSENT = "absent"
 TASKS = (*(operation.value for operation in Operation), ABSENT)
@@ -159,8 +159,10 @@ class StepEditor(Protocol):
         """Carry out one step, keeping what is not asked about."""
         ...
 
-    def generate(self, audio: Audio, step: Step, *, seed: int) -> Iterator[StepProgress | StepOutcome]:
-        """Carry out one step by regenerating everything."""
+    def generate(
+        self, audio: Audio, step: Step, *, seed: int, chain: Chain | None = None
+    ) -> Iterator[StepProgress | StepOutcome]:
+        """Carry out one step by regenerating everything; `chain` is the last step's, within a plan."""
         ...
 
 
@@ -328,32 +330,6 @@ def make_case(store: ClipStore, task: str, index: int, seed: int, *, duration_s:
     return Case(task, index, own_seed, step, sounds, source, truth, stem, changed)
 
 
-@torch.inference_mode()
-def ideal_mask(stem: np.ndarray, rest: np.ndarray, listener: Listener) -> Mask:
-    """The share that a sound truly has in each ear, band and frame; only the listener's bands are used, no weights.
-
-    Parameters
-    ----------
-    stem, rest
-        The sound and everything else, shape (2, n), at 24 kHz.
-    """
-    device = listener.logit_scale.device
-    wave = torch.from_numpy(np.stack([stem, rest]).astype(np.float32)).to(device)
-    own, other = listener.band_power(listener.spectrum(wave)).cpu().numpy()
-    share = own / (own + other + 1e-10)
-    loudest = (own + other).sum(axis=(0, 1)).max()
-    active = own.sum(axis=(0, 1)) > loudest * 10 ** (FLOOR_DB / 10)
-    return Mask(share * active, active, 1.0)
-
-
-def oracle(case: Case, listener: Listener) -> np.ndarray:
-    """Carry the step out on the ideal mask's stem, by the arithmetic of `Editor.preserve`."""
-    stem = apply_mask(case.source, SAMPLE_RATE, ideal_mask(case.stem, case.rest, listener), listener)
-    if case.step.operation is Operation.EXTRACT:
-        return stem
-    return case.source + (apply_to_stem(stem, case.step, SAMPLE_RATE, seed=case.seed) - stem)
-
-
 def figures(
     case: Case, output: np.ndarray, *, copied_si_sdr_db: float, truth_itd_ms: float, ranker: Ranker | None = None
 ) -> dict[str, float]:
@@ -441,7 +417,9 @@ def run_case(
     if adding:
         outputs["truth"] = case.truth
     elif not absent:
-        outputs["oracle"] = oracle(case, listener)
+        outputs["oracle"] = oracle_step(
+            case.source, case.step, case.stem, case.rest, listener, seed=case.seed
+        )
     for row, output in outputs.items():
         yield {**common, "row": row, "figures": figures(case, output, ranker=ranker, **known)}
     audio = Audio(case.source, SAMPLE_RATE)
@@ -828,11 +806,16 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return chosen
 
 
-def _measure(chosen: argparse.Namespace, command: str, console: Console) -> dict[str, Any]:
-    """Load, warm up, evaluate with a progress bar."""
-    preset, device = get_preset(chosen.preset), choose_device(chosen.device)
+def open_clips(folders: Sequence[Path], split: str, cache: Path | None) -> ClipStore:
+    """Open the clips that scenes are made of.
+
+    Raises
+    ------
+    SmartDJError
+        AUDIO_NOT_FOUND if a folder has no manifest, USAGE if the split has fewer labels than scenes need.
+    """
     try:
-        store = ClipStore.open(chosen.folders, chosen.split, chosen.cache)
+        store = ClipStore.open(folders, split, cache)
     except FileNotFoundError as error:
         raise SmartDJError(
             ErrorCode.AUDIO_NOT_FOUND,
@@ -842,9 +825,16 @@ def _measure(chosen: argparse.Namespace, command: str, console: Console) -> dict
     if len(store.labels) < 5:
         raise SmartDJError(
             ErrorCode.USAGE,
-            f"The {chosen.split} split has {len(store.labels)} labels; scenes need at least 5.",
+            f"The {split} split has {len(store.labels)} labels; scenes need at least 5.",
             "Give more clip folders.",
         )
+    return store
+
+
+def _measure(chosen: argparse.Namespace, command: str, console: Console) -> dict[str, Any]:
+    """Load, warm up, evaluate with a progress bar."""
+    preset, device = get_preset(chosen.preset), choose_device(chosen.device)
+    store = open_clips(chosen.folders, chosen.split, chosen.cache)
     editor = Editor(preset, device, SoundLibrary.starter())
     ranker = LabelRanker(editor.listener, editor.encoder.vectors(store.labels), store.labels)
     counts: dict[str, int] = {mode: chosen.count for mode in MODES if mode in chosen.modes}

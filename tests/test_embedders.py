@@ -139,22 +139,20 @@ def test_panns_spectrum_is_that_of_its_filters(panns: embedders.Panns) -> None:
     torch.testing.assert_close(ours[:, 0], 10 * torch.log10(bands), rtol=1e-3, atol=1e-3)
 
 
-def test_panns_of_32_khz_is_told_by_its_window() -> None:
-    assert {key: value.shape for key, value in embedders.Cnn14(1024, 320).state_dict().items()} == {
-        key: value.shape for key, value in cnn14_state(1024).items()
-    }
-
-
 def test_vggish_gives_one_vector_for_each_whole_piece(files: dict[str, Path]) -> None:
     vggish = embedders.Vggish(files["vggish"])
     assert (vggish.name, vggish.sample_rate) == ("VGGish", 16_000)
-    long = vggish.embed(stereo(2.5))
+    wave = stereo(2.0)
+    wave -= wave.mean(axis=1, keepdims=True)
+    long = vggish.embed(wave)
     assert long.vectors.shape == (2, 128)
     assert long.logits is None
     assert long.vectors.min() < 0.0  # the last activation is removed
-    # Pieces don't overlap: the first is the same whatever follows.
-    np.testing.assert_allclose(vggish.embed(stereo(2.5)[:, :RATE]).vectors[0], long.vectors[0], rtol=0.1, atol=0.1)
-    assert vggish.embed(stereo(0.2)).vectors.shape == (1, 128)
+    # The second piece begins 0.96 s after the first.
+    second = wave[:, 96 * 160 :]
+    wanted = vggish.network(vggish.log_mel(second[0]))[0].detach().numpy()
+    np.testing.assert_allclose(long.vectors[1], wanted, rtol=1e-3, atol=1e-4)
+    assert vggish.log_mel(wave[0, :3000]).shape == (1, 96, 64)
 
 
 def test_vggish_bands_of_a_tone(files: dict[str, Path]) -> None:
@@ -191,17 +189,35 @@ def test_yamnet_is_the_tagger_on_pieces(files: dict[str, Path]) -> None:
 
 
 def test_stereocrw_features_and_frames(files: dict[str, Path]) -> None:
-    crw = embedders.StereoCrw(files["stereocrw"], patches=50)
+    crw = embedders.StereoCrw(files["stereocrw"], patches=49)
     patches = torch.from_numpy(stereo(0.24)[0])[None].repeat(2, 1)
     patches[1] *= 0.5
     features = crw.features(patches)
     assert features.shape == (2, 128)
     assert not torch.allclose(features[0], features[1])
-    # Two frames, 50 − 48 time differences each; two equal ears are symmetrical on average.
-    found = crw.itds(stereo(0.26), RATE)
-    assert found.shape == (2, 2)
-    assert np.abs(found).max() <= 24 / RATE
-    assert crw.itds(stereo(0.02), RATE).shape == (1, 2)
+    # One frame in 0.1 s; of its 49 patches only the middle one has all lags.
+    found = crw.itds(stereo(0.1), RATE)
+    assert found.shape == (1, 1)
+    assert 0 < abs(found[0, 0]) <= 24 / RATE
+
+
+def test_stereocrw_windows_follow_the_frames(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    crw = embedders.StereoCrw(files["stereocrw"])
+    starts: list[float] = []
+
+    def first_samples(patches: torch.Tensor) -> torch.Tensor:
+        assert patches.shape == (513, 3840)
+        starts.append(float(patches[0, 0]))
+        assert float(patches[1, 0]) == starts[-1] + 1
+        return torch.eye(513)
+
+    monkeypatch.setattr(crw, "features", first_samples)
+    count = 10 * RATE
+    found = crw.itds(np.tile(np.arange(count, dtype=np.float32), (2, 1)), RATE)
+    assert found.shape == (100, 465)
+    np.testing.assert_allclose(found, 0.0, atol=1e-9)
+    expected = [min(max(1600 * frame - 1920, 0), count - 4352) for frame in range(100)]
+    assert starts[::2] == starts[1::2] == expected
 
 
 def test_stereocrw_input_is_a_square_of_128(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,12 +239,17 @@ def test_stereocrw_input_is_a_square_of_128(files: dict[str, Path], monkeypatch:
 
 @pytest.mark.parametrize(
     ("network", "state"),
-    [(embedders.VggishNetwork, vggish_state), (lambda: embedders.Cnn14(512, 160), lambda: cnn14_state(512))],
+    [
+        (embedders.VggishNetwork, vggish_state),
+        (lambda: embedders.Cnn14(512, 160), lambda: cnn14_state(512)),
+        (lambda: embedders.Cnn14(1024, 320), lambda: cnn14_state(1024)),
+    ],
+    ids=["vggish", "panns 16 kHz", "panns 32 kHz"],
 )
 def test_key_layouts_match_to_the_last_key(network: Callable[[], torch.nn.Module], state: Callable[[], State]) -> None:
     with torch.device("meta"):
-        ours = network().state_dict()
-    assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in state().items()}
+        ours, published = network().state_dict(), state()
+    assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in published.items()}
 
 
 def test_one_key_too_many_or_too_few_is_refused(tmp_path: Path) -> None:
@@ -291,7 +312,7 @@ def clap_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "pad_token_id": 1,
         },
         audio_config={
-            "hidden_size": 16,
+            "hidden_size": 32,  # of the last stage: twice the first's
             "patch_embeds_hidden_size": 16,
             "depths": [1, 1],
             "num_attention_heads": [2, 2],

@@ -23,7 +23,7 @@ its mean (paper.md §4.2). CLAP hears the mean of both ears; our listener and St
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -126,6 +126,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
+def empty(make: Callable[[], nn.Module]) -> nn.Module:
+    """A network whose every value is still to be loaded: drawing tens of millions first would take seconds."""
+    with torch.device("meta"):
+        network = make()
+    return network.to_empty(device="cpu")
+
+
 @cache
 def triangles(bins: int, sample_rate: int, bands: int, low_hz: float, high_hz: float) -> Tensor:
     """Triangles of height 1 on the mel scale 1127·ln(1 + f/700), shape (bins, bands), as VGGish was taught with."""
@@ -224,7 +231,7 @@ class Panns:
         # The two published releases differ in the window alone; any other length shows as a mismatch of shapes.
         self.sample_rate = 16_000 if window == 512 else 32_000
         self.name = f"PANNs CNN14 {self.sample_rate // 1000} kHz"
-        network = Cnn14(*(512, 160) if window == 512 else (1024, 320))
+        network = empty(lambda: Cnn14(512, 160) if window == 512 else Cnn14(1024, 320))
         load_strictly(network, state, path.name)
         self.device = device
         self.network = network.eval().to(device)
@@ -276,8 +283,9 @@ class Vggish:
     WINDOW, HOP, N_FFT, PIECE = 400, 160, 512, 96
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
-        network = VggishNetwork()
-        load_strictly(network, read_checkpoint(path), path.name)
+        state = read_checkpoint(path)
+        network = empty(VggishNetwork)
+        load_strictly(network, state, path.name)
         self.device = device
         self.network = network.eval().to(device)
 
@@ -522,7 +530,7 @@ class StereoCrw:
                 f"{path.name} does not fit the network: unknown {strange[:3]}.",
                 "Check that the file is the published one and that it is whole.",
             )
-        network = ResNet9()
+        network = empty(ResNet9)
         load_strictly(network, {key.removeprefix("net."): value for key, value in state.items()}, path.name)
         self.device = device
         self.patches = patches

@@ -17,8 +17,9 @@ YAMNet                    ``yamnet.safetensors`` (`training.tagger`)          FA
 our listener              (shipped)                                           FD, KL, likeness of text and sound
 ========================  ==================================================  ========================================
 
-Recordings come in stereo. PANNs, VGGish and YAMNet hear what audioldm_eval lets networks hear: the left channel less
-its mean (paper.md §4.2). CLAP hears the mean of both ears; our listener and StereoCRW hear both.
+Recordings come in stereo. PANNs and VGGish hear what audioldm_eval lets them hear: the left channel less its mean
+(paper.md §4.2), so they miss what an edit does to the right one alone. CLAP and YAMNet hear the mean of both ears; our
+listener and StereoCRW hear both.
 """
 
 from __future__ import annotations
@@ -94,6 +95,11 @@ class TextJudge(Protocol):
 def left_channel(stereo: np.ndarray) -> np.ndarray:
     """The first channel less its mean, shape (n,), as audioldm_eval reads files (paper.md §4.2)."""
     return np.asarray(stereo[0] - stereo[0].mean(), np.float32)
+
+
+def both_ears(stereo: np.ndarray) -> np.ndarray:
+    """The mean of both ears, shape (n,)."""
+    return np.asarray(stereo.mean(axis=0), np.float32)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -307,7 +313,8 @@ class Vggish:
 class Yamnet:
     """YAMNet, an AudioSet network of Google's (Apache-2.0): pieces of 0.96 s, 0.48 s apart.
 
-    The listener hears through the same network: it chose no output by it, but knows some of what it knows.
+    A listener may hear through the same network (`smartdj_agent.models.tagger`); then it is no independent judge of what
+    that listener picks.
 
     Raises
     ------
@@ -335,7 +342,7 @@ class Yamnet:
     @torch.inference_mode()
     def embed(self, stereo: np.ndarray) -> Heard:
         """One embedding, 1024 wide, a piece, and 521 logits, the mean over pieces, of a recording (2, n)."""
-        bands = self.network.log_mel(torch.from_numpy(left_channel(stereo))[None].to(self.device))
+        bands = self.network.log_mel(torch.from_numpy(both_ears(stereo))[None].to(self.device))
         bands = functional.pad(bands, (0, 0, 0, max(0, self.PIECE - bands.shape[1])))
         pieces = bands[0].unfold(0, self.PIECE, self.STEP).transpose(1, 2)
         _, last = self.network.maps(pieces)
@@ -425,7 +432,7 @@ class LaionClap:
     @torch.inference_mode()
     def sound_vector(self, stereo: np.ndarray) -> np.ndarray:
         """Embedding of a recording (2, n): the mean over pieces of up to 10 s, shape (d,)."""
-        mono = np.asarray(stereo.mean(axis=0), np.float32)
+        mono = both_ears(stereo)
         size = round(self.PIECE_S * self.sample_rate)
         # Longer ones would be cropped at random.
         pieces = [mono[start : start + size] for start in range(0, max(1, mono.size - size // 2), size)]

@@ -155,7 +155,7 @@ def paper_columns(about: dict[str, Any]) -> list[PaperColumn]:
     judges = about.get("judges", {})
     embedders, texts = judges.get("embedders", []), judges.get("texts", [])
     columns = [
-        PaperColumn(f"{kind.lower()}_{judge['key']}", f"{kind} ({judge['name']}) ↓", 3, True)
+        PaperColumn(f"{kind.lower()}_{judge['key']}", f"{kind} ({judge['name']}) ↓", 2, True)
         for kind in ("FD", "FAD")
         for judge in embedders
         if judge["distance"] == kind
@@ -255,10 +255,10 @@ PAPER_NOTES = """
 - Means over clips, as the paper has them; FD, FAD and FSAD are Fréchet distances between the outputs and their truths
   as sets. They grow as sets shrink, so compare rows only at equal numbers of clips.
 - A figure is called after the network that it looked through and belongs to no other: FAD through YAMNet is not the
-  paper's FAD through VGGish, nor are scenes of our clips the paper's. YAMNet and our listener are no independent
-  judges: the listener finds the sounds for the editor, and hears through YAMNet itself.
-- The networks hear the left channel less its mean, as in audioldm_eval; our listener and StereoCRW hear both ears. KL
-  has audioldm_eval's floor of 10⁻⁶, by which equal clips score −0.0005.
+  paper's FAD through VGGish, nor are scenes of our clips the paper's. Our listener is no independent judge: it finds
+  the sounds for the editor. Nor is YAMNet altogether, where that listener hears through it too.
+- PANNs and VGGish hear the left channel less its mean, as in audioldm_eval; CLAP and YAMNet hear the mean of both ears;
+  our listener and StereoCRW hear both. KL has audioldm_eval's floor of 10⁻⁶, by which equal clips score just below 0.
 - LSD has a floor under both spectra. With the published floors a digitally silent frame of the truth counts 12 however
   good the output is; the column tells how much silence there is. Both are means of both channels.
 - Text and sound: the step's sentence, or a whole plan's instruction, against the output.

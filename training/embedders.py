@@ -313,8 +313,8 @@ class Vggish:
 class Yamnet:
     """YAMNet, an AudioSet network of Google's (Apache-2.0): pieces of 0.96 s, 0.48 s apart.
 
-    A listener may hear through the same network (`smartdj_agent.models.tagger`); then it is no independent judge of what
-    that listener picks.
+    A listener may hear through the same network (`smartdj_agent.models.tagger`); then it is no independent judge of
+    what that listener picks.
 
     Raises
     ------

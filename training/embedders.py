@@ -372,11 +372,11 @@ class OurListener:
 
     @torch.inference_mode()
     def _frames(self, stereo: np.ndarray) -> Tensor:
-        """Unit vectors of all frames, (T, embed_width); both figures of a recording come from one pass."""
+        """Unit vectors of all frames, (T, joint width); both figures of a recording come from one pass."""
         if self._last is None or self._last[0] is not stereo:
             wave = torch.from_numpy(np.ascontiguousarray(stereo, np.float32))[None].to(self.labels.device)
-            frames, _ = self.listener.frames(self.listener.sense(wave, self.listener.spectrum(wave)))
-            self._last = stereo, functional.normalize(self.listener.embed(frames).float(), dim=-1)[0]
+            frames, tags, _ = self.listener.frames(self.listener.sense(wave, self.listener.spectrum(wave)))
+            self._last = stereo, self.listener.joint(frames, tags)[0]
         return self._last[1]
 
     @torch.inference_mode()

@@ -277,6 +277,18 @@ def test_one_key_too_many_or_too_few_is_refused(tmp_path: Path) -> None:
     assert caught.value.code is ErrorCode.MODEL_MISMATCH
 
 
+def test_checkpoints_of_old_numpy_are_read(tmp_path: Path) -> None:
+    """The published PANNs files hold the training sampler's arrays, pickled by numpy 1."""
+    path = tmp_path / "old.pth"
+    content = {"model": {"weight": torch.ones(2)}, "sampler": {"indexes": np.arange(5), "rate": np.float64(0.5)}}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    new, old = b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"
+    data = path.read_bytes()
+    assert new in data
+    path.write_bytes(data.replace(new, old))
+    assert embedders.read_checkpoint(path)["sampler"]["indexes"].tolist() == [0, 1, 2, 3, 4]
+
+
 def test_nothing_in_a_checkpoint_is_run(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save({"model": Path("x")}, path)

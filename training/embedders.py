@@ -114,8 +114,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise SmartDJError(ErrorCode.MODEL_MISSING, f"There is no file {path}.", "Check the path.")
     try:
         # Training scripts put their samplers' arrays and counts beside the weights; plain numpy data is harmless.
-        types = [np._core.multiarray._reconstruct, np._core.multiarray.scalar, np.ndarray, np.dtype]
+        arrays = np._core.multiarray
+        types: list[Any] = [arrays._reconstruct, arrays.scalar, np.ndarray, np.dtype]
         types += [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u4", "u8", "bool")]
+        # What numpy 1, with which the published files were written, called them.
+        types += [(getattr(arrays, name), f"numpy.core.multiarray.{name}") for name in ("_reconstruct", "scalar")]
         with torch.serialization.safe_globals(types):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smartdj_agent.spatial import place
+from smartdj_agent.spatial import gcc_error, place
 from training.embedders import Heard, Judges
-from training.metrics import frechet_distance
+from training.metrics import frechet_distance, lsd
 from training.paper_style import Tally, describe_judges, draw_paper, paper_columns, paper_grid, paper_values
 
 RATE = 24_000
@@ -61,6 +61,7 @@ def tallied(judges: Judges, clips: int = 3) -> dict[str, Any]:
         impression = tally.hear(truth)
         for row, output in (("truth", truth), ("copy", 0.5 * truth), ("preserve", noise(index + 10))):
             figures = tally.figures("remove", row, truth, impression, output, "text")
+            figures |= {"lsd": lsd(truth, output, RATE), "gcc_error": gcc_error(truth, output, RATE)}
             records.append({"task": "remove", "row": row, "index": index, "figures": figures})
     records.append({"task": "absent", "row": "copy", "index": 0, "figures": {"change_db": -120.0}})
     return {"about": {"judges": describe_judges(judges)}, "records": records, "distances": tally.distances()}

@@ -373,6 +373,7 @@ def figures(
         relative = min(own_peak, ADDED_PEAK) * amplitude(gain_db)
         result["relative_level_error_db"] = abs(20 * math.log10(peak / relative))
         result["azimuth_error_deg"] = abs(measure_azimuth(heard, SAMPLE_RATE) - (step.azimuth_deg or 0.0))
+        result["lsd"] = lsd(case.truth, output, SAMPLE_RATE)
         if ranker is not None:
             result["label_rank"] = float(ranker.rank(output, step.target))
         return result

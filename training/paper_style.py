@@ -16,14 +16,12 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from smartdj_agent.spatial import gcc_itd_ms
 from training.embedders import Heard, Judges, at_rate
 from training.metrics import (
     frechet_distance,
     fsad,
     itd_error,
     kl_divergence,
-    lsd,
     lsd_published,
     si_sdr_db,
     spatial_feature,
@@ -44,13 +42,10 @@ class Impression:
         By the embedder's key.
     itds_s
         By StereoCRW, shape (frames, ITDs); None without it.
-    gcc_ms
-        Clip-mean ITD of the GCC figure.
     """
 
     heard: dict[str, Heard]
     itds_s: np.ndarray | None
-    gcc_ms: float
 
 
 class Tally:
@@ -77,12 +72,12 @@ class Tally:
         }
         crw = self.judges.crw
         itds_s = None if crw is None else crw.itds(stereo, self.sample_rate)
-        return Impression(heard, itds_s, gcc_itd_ms(stereo, self.sample_rate))
+        return Impression(heard, itds_s)
 
     def figures(
         self, task: str, row: str, truth: np.ndarray, impression: Impression, output: np.ndarray, text: str
     ) -> dict[str, float]:
-        """Figures of one output, and its place in the sets.
+        """Figures of one output beyond the evaluation's own, which has LSD and GCC, and its place in the sets.
 
         Parameters
         ----------
@@ -98,9 +93,7 @@ class Tally:
         ours = impression if output is truth else self.hear(output)
         found = {
             "si_sdr_db": si_sdr_db(output, truth),
-            "lsd": lsd(truth, output, self.sample_rate),
             "lsd_published": lsd_published(truth, output, self.sample_rate),
-            "gcc_error": itd_error(impression.gcc_ms, ours.gcc_ms),
         }
         for judge in self.judges.embedders:
             reference, estimate = impression.heard[judge.key], ours.heard[judge.key]

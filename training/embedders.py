@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -114,7 +115,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise SmartDJError(ErrorCode.MODEL_MISSING, f"There is no file {path}.", "Check the path.")
     try:
         # Training scripts put their samplers' arrays and counts beside the weights; plain numpy data is harmless.
-        arrays = np._core.multiarray
+        arrays = import_module("numpy._core.multiarray")
         types: list[Any] = [arrays._reconstruct, arrays.scalar, np.ndarray, np.dtype]
         types += [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u4", "u8", "bool")]
         # What numpy 1, with which the published files were written, called them.

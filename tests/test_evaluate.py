@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from smartdj_agent.audio import Audio
-from smartdj_agent.editor import Chain, StepOutcome, StepProgress
+from smartdj_agent.editor import Chain, Layers, StepOutcome, StepProgress
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.models.listener import Listener
 from smartdj_agent.steps import Operation, Step, format_step
@@ -68,7 +68,9 @@ class FakeEditor:
     def __init__(self, spans: tuple[tuple[int, int], ...] = ((0, SAMPLE_RATE // 2),)) -> None:
         self.spans = spans
 
-    def preserve(self, audio: Audio, step: Step, *, seed: int) -> Iterator[StepProgress | StepOutcome]:
+    def preserve(
+        self, audio: Audio, step: Step, *, seed: int, layers: Layers | None = None
+    ) -> Iterator[StepProgress | StepOutcome]:
         yield StepProgress(0.5, "halving")
         output = audio.samples.copy()
         output[:, : SAMPLE_RATE // 2] *= 0.5
@@ -240,7 +242,9 @@ def test_a_plan_is_carried_out_step_by_step(store: ClipStore, listener: Listener
             super().__init__()
             self.asked: list[tuple[str, int, float]] = []
 
-        def preserve(self, audio: Audio, step: Step, *, seed: int) -> Iterator[StepProgress | StepOutcome]:
+        def preserve(
+            self, audio: Audio, step: Step, *, seed: int, layers: Layers | None = None
+        ) -> Iterator[StepProgress | StepOutcome]:
             self.asked.append((format_step(step), seed, float(np.abs(audio.samples).sum())))
             yield from super().preserve(audio, step, seed=seed)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from smartdj_agent.audio import Audio
-from smartdj_agent.editor import Chain, StepOutcome, StepProgress
+from smartdj_agent.editor import Chain, Layers, StepOutcome, StepProgress
 from smartdj_agent.steps import Operation, Step
 from training import rounds
 from training.clips import SAMPLE_RATE
@@ -31,8 +31,12 @@ class DriftingEditor:
     def __init__(self, scale: float) -> None:
         self.scale = scale
         self.asked: list[tuple[str, str, int, bool]] = []
+        self.layered: list[bool] = []
 
-    def preserve(self, audio: Audio, step: Step, *, seed: int) -> Iterator[StepProgress | StepOutcome]:
+    def preserve(
+        self, audio: Audio, step: Step, *, seed: int, layers: Layers | None = None
+    ) -> Iterator[StepProgress | StepOutcome]:
+        self.layered.append(layers is not None)
         yield from self._edit("preserve", audio, step, seed, None)
 
     def generate(
@@ -47,7 +51,15 @@ class DriftingEditor:
         yield StepProgress(0.5, "editing")
         scale = np.float32(self.scale if step.operation is Operation.REMOVE else 1.0)
         chained = Chain((), 1.0) if mode == "generate" else None
-        yield StepOutcome(audio.samples * scale, "fake", 0.7, ((0, audio.n_samples),), chain=chained)
+        layers = Layers(audio.samples) if mode == "preserve" else None
+        yield StepOutcome(audio.samples * scale, "fake", 0.7, ((0, audio.n_samples),), chain=chained, layers=layers)
+
+
+@pytest.mark.parametrize(("mode", "layered"), [("preserve", [False, True, True, True]), ("separate", [False] * 4)])
+def test_only_one_plan_keeps_apart_what_it_added(case: Case, mode: str, layered: list[bool]) -> None:
+    editor = DriftingEditor(0.5)
+    list(rounds.play_rounds(editor, mode, case, 2))
+    assert editor.layered == layered
 
 
 def test_each_round_starts_from_what_the_last_left(case: Case) -> None:

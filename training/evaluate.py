@@ -50,7 +50,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from smartdj_agent.audio import Audio
-from smartdj_agent.editor import MODES, Chain, Editor, StepOutcome, StepProgress, choose_device
+from smartdj_agent.editor import MODES, Chain, Editor, Layers, StepOutcome, StepProgress, choose_device
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.library import SoundLibrary
 from smartdj_agent.models.listener import Listener
@@ -168,8 +168,10 @@ TIMINGS = frozenset({"seconds", "real_time"})
 class StepEditor(Protocol):
     """What is evaluated: `smartdj_agent.editor.Editor`, or a fake of it in tests."""
 
-    def preserve(self, audio: Audio, step: Step, *, seed: int) -> Iterator[StepProgress | StepOutcome]:
-        """Carry out one step, keeping what is not asked about."""
+    def preserve(
+        self, audio: Audio, step: Step, *, seed: int, layers: Layers | None = None
+    ) -> Iterator[StepProgress | StepOutcome]:
+        """Carry out one step, keeping what is not asked about; `layers` are the last step's, within a plan."""
         ...
 
     def generate(
@@ -400,13 +402,13 @@ def figures(
 
 
 def carry_out(
-    editor: StepEditor, mode: str, audio: Audio, step: Step, seed: int, chain: Chain | None = None
+    editor: StepEditor, mode: str, audio: Audio, step: Step, seed: int, before: StepOutcome | None = None
 ) -> StepOutcome:
-    """Run one step to its end; `chain` is that of the step before within a plan, in generate mode."""
+    """Run one step to its end; `before` is the outcome of the plan's step before."""
     if mode == "preserve":
-        run = editor.preserve(audio, step, seed=seed)
+        run = editor.preserve(audio, step, seed=seed, layers=before and before.layers)
     else:
-        run = editor.generate(audio, step, seed=seed, chain=chain)
+        run = editor.generate(audio, step, seed=seed, chain=before and before.chain)
     outcome: StepProgress | StepOutcome | None = None
     for item in run:
         outcome = item
@@ -418,8 +420,8 @@ def carry_out_plan(editor: StepEditor, mode: str, audio: Audio, steps: Sequence[
     """Run a plan to its end as `Agent.apply` does; returns all steps' outcomes."""
     outcomes: list[StepOutcome] = []
     for index, step in enumerate(steps):
-        chain = outcomes[-1].chain if outcomes else None
-        outcomes.append(carry_out(editor, mode, audio, step, seed + index, chain))
+        before = outcomes[-1] if outcomes else None
+        outcomes.append(carry_out(editor, mode, audio, step, seed + index, before))
         audio = replace(audio, samples=outcomes[-1].samples)
     return outcomes
 

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.progress import track
 
 from smartdj_agent.audio import Audio
-from smartdj_agent.editor import MODES, Chain, Editor, StepOutcome, StepProgress, choose_device
+from smartdj_agent.editor import Chain, Editor, Layers, StepOutcome, StepProgress, choose_device
 from smartdj_agent.errors import SmartDJError
 from smartdj_agent.library import SoundLibrary
 from smartdj_agent.models.presets import get_preset
@@ -41,7 +41,10 @@ from training.metrics import change_db, lsd
 TASK = Operation.ADD.value
 """The mixtures are those of the evaluation's cases of this operation, which name a sound that isn't there."""
 FIRST_PANEL, SECOND_PANEL = ("lsd", "LSD to the original"), ("change_db", "change, dB of the original's energy")
-COLOURS = {"preserve": "#1f6fb4", "generate": "#d9541e"}
+ROUND_MODES = ("preserve", "separate", "generate")
+"""``preserve`` is one plan, in which what was added is kept apart; ``separate`` is preserve mode with every step a run of
+its own, which must find in the mixture what an earlier one added."""
+COLOURS = {"preserve": "#1f6fb4", "separate": "#3a9d5d", "generate": "#d9541e"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Round:
     Attributes
     ----------
     mode
-        ``preserve`` or ``generate``.
+        One of `ROUND_MODES`.
     mixture
         Which one, from 0.
     sound
@@ -108,7 +111,7 @@ def play_rounds(editor: StepEditor, mode: str, case: Case, rounds: int) -> Itera
     editor
         What is tried.
     mode
-        ``preserve`` or ``generate``.
+        One of `ROUND_MODES`.
     case
         A recording, and an add step of a sound that it doesn't hold.
     rounds
@@ -116,11 +119,15 @@ def play_rounds(editor: StepEditor, mode: str, case: Case, rounds: int) -> Itera
     """
     removal = Step(Operation.REMOVE, case.step.target)
     audio = Audio(case.source, SAMPLE_RATE)
+    layers: Layers | None = None
     for number in range(1, rounds + 1):
         seed = case.seed + number
-        if mode == "preserve":
-            added = last_outcome(editor.preserve(audio, case.step, seed=seed))
-            removed = last_outcome(editor.preserve(replace(audio, samples=added.samples), removal, seed=seed))
+        if mode != "generate":
+            added = last_outcome(editor.preserve(audio, case.step, seed=seed, layers=layers))
+            after = replace(audio, samples=added.samples)
+            known = added.layers if mode == "preserve" else None
+            removed = last_outcome(editor.preserve(after, removal, seed=seed, layers=known))
+            layers = removed.layers if mode == "preserve" else None
         else:
             added = last_outcome(editor.generate(audio, case.step, seed=seed))
             chain: Chain | None = added.chain
@@ -141,7 +148,7 @@ def play_rounds(editor: StepEditor, mode: str, case: Case, rounds: int) -> Itera
 def curve(rounds: Sequence[Round]) -> list[Point]:
     """Mean, median and quartiles by mode, figure and round."""
     points = []
-    for mode in MODES:
+    for mode in ROUND_MODES:
         for figure, _ in (FIRST_PANEL, SECOND_PANEL):
             for number in sorted({each.number for each in rounds if each.mode == mode}):
                 values = [getattr(each, figure) for each in rounds if (each.mode, each.number) == (mode, number)]
@@ -212,7 +219,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, help="folder for the packed clips, as in training")
     parser.add_argument("--preset", default="small")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--modes", nargs="+", choices=ROUND_MODES, default=list(ROUND_MODES))
     chosen = parser.parse_args(arguments)
     if min(chosen.rounds, chosen.count, chosen.generate_count or 1) < 1:
         parser.error("rounds and counts have to be at least 1")
@@ -237,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         editor = Editor(get_preset(chosen.preset), choose_device(chosen.device), SoundLibrary.starter())
         store = open_clips(chosen.folders, chosen.split, chosen.cache)
-        wanted = {"preserve": chosen.count, "generate": chosen.generate_count or chosen.count}
+        wanted = dict.fromkeys(ROUND_MODES, chosen.count) | {"generate": chosen.generate_count or chosen.count}
         counts = {mode: count for mode, count in wanted.items() if mode in chosen.modes}
         played = play_all(editor, store, counts, chosen.rounds, chosen.seed, console)
         points = write_results(chosen.out, played, chosen.split)

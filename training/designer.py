@@ -274,9 +274,7 @@ class Belonging(_Strict):
     def _ordered(self) -> Belonging:
         low, high = self.gain_db
         if not -24 <= low <= high <= 24:
-            raise ValueError(
-                f"gain_db must be a range within -24 to 24 dB, low end first, not {low} to {high}"
-            )
+            raise ValueError(f"gain_db must be a range within -24 to 24 dB, low end first, not {low} to {high}")
         return self
 
 
@@ -449,9 +447,7 @@ class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: 
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=deep)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -537,9 +533,9 @@ class SceneKnowledge:
             scene.name: self._verdicts_of(scene.belongs, scene, self.settings[scene.setting]) for scene in scenes
         }
         self._moved: dict[str, Scene] = {}
+        self._last_wordings: tuple[tuple[str, ...], frozenset[str]] = ((), frozenset())
         self._scenes_by_split = {
-            split: tuple(s for s in scenes if split in ("all", s.effective_split))
-            for split in (*SPLITS, "all")
+            split: tuple(s for s in scenes if split in ("all", s.effective_split)) for split in (*SPLITS, "all")
         }
 
     @classmethod
@@ -576,8 +572,7 @@ class SceneKnowledge:
             for word in words.words:
                 if self._bank_label.setdefault(word, label) != label or word != word.lower():
                     raise _fail(
-                        f"labels.yaml: {word!r} of {label!r} also means {self._bank_label[word]!r} or has "
-                        "capitals",
+                        f"labels.yaml: {word!r} of {label!r} also means {self._bank_label[word]!r} or has capitals",
                         "Each wording belongs to one label and is in lower case.",
                     )
 
@@ -585,9 +580,7 @@ class SceneKnowledge:
         for name, group in self.groups.items():
             for label in group.labels:
                 if label not in self._words:
-                    raise _fail(
-                        f"settings.yaml: group {name!r} names {label!r}, no bank label", "See labels.yaml."
-                    )
+                    raise _fail(f"settings.yaml: group {name!r} names {label!r}, no bank label", "See labels.yaml.")
         for name, setting in self.settings.items():
             self._check_verdicts(setting, f"settings.yaml: setting {name!r}")
             given = {*setting.fits, *setting.soften, *setting.clashes}
@@ -611,22 +604,16 @@ class SceneKnowledge:
     def _check_scenes(self, scenes: Sequence[Scene]) -> None:
         if len(self._scenes) != len(scenes):
             names = [scene.name for scene in scenes]
-            raise _fail(
-                f"scene {next(n for n in names if names.count(n) > 1)!r} is there twice", "Rename one."
-            )
+            raise _fail(f"scene {next(n for n in names if names.count(n) > 1)!r} is there twice", "Rename one.")
         phrases: dict[str, str] = {}
         for scene in scenes:
             where = f"scene {scene.name!r}"
             if scene.setting not in self.settings:
-                raise _fail(
-                    f"{where}: setting {scene.setting!r} is unknown", f"One of {', '.join(self.settings)}."
-                )
+                raise _fail(f"{where}: setting {scene.setting!r} is unknown", f"One of {', '.join(self.settings)}.")
             self._check_verdicts(scene, where)
             for phrase in scene.phrases:
                 if phrases.setdefault(phrase.lower(), scene.name) != scene.name:
-                    raise _fail(
-                        f"{where}: phrase {phrase!r} is also in {phrases[phrase.lower()]!r}", "Reword one."
-                    )
+                    raise _fail(f"{where}: phrase {phrase!r} is also in {phrases[phrase.lower()]!r}", "Reword one.")
             self._check_belongs(where, scene.belongs)
 
     def _check_belongs(self, where: str, belongs: Sequence[Belonging]) -> None:
@@ -640,8 +627,7 @@ class SceneKnowledge:
                 )
             if self._bank_label.setdefault(entry.label, like) != like:
                 raise _fail(
-                    f"{where}: {entry.label!r} is like {like!r} here but "
-                    f"{self._bank_label[entry.label]!r} elsewhere",
+                    f"{where}: {entry.label!r} is like {like!r} here but {self._bank_label[entry.label]!r} elsewhere",
                     "A wording stands for one bank label; reword one of them.",
                 )
             if like in seen:
@@ -766,6 +752,15 @@ class SceneKnowledge:
         """The bank label that a label, paraphrase or scene wording stands for; None where unknown."""
         return self._bank_label.get(wording.lower())
 
+    def bank_labels(self, wordings: Iterable[str]) -> frozenset[str]:
+        """The bank labels of many wordings; an unknown one stands for itself, in lower case."""
+        given = tuple(wordings)
+        # The same list of sounds to add comes with every plan.
+        if self._last_wordings[0] != given:
+            labels = frozenset(self.bank_label(wording) or wording.lower() for wording in given)
+            self._last_wordings = (given, labels)
+        return self._last_wordings[1]
+
     def like(self, entry: Belonging) -> str:
         """The bank label of a sound that belongs to a scene."""
         return self._bank_label[entry.label]
@@ -780,9 +775,7 @@ class SceneKnowledge:
 
     def names(self, label: str) -> tuple[str, ...]:
         """A bank label and those of its paraphrases that can follow "the sound of"."""
-        return tuple(
-            w for w in self.words(label) if not w.startswith(("a ", "an ", "someone ", "something "))
-        )
+        return tuple(w for w in self.words(label) if not w.startswith(("a ", "an ", "someone ", "something ")))
 
     def noun(self, label: str) -> str:
         """What a person calls a sound, to be used after "the"; the wording itself where nothing is known."""
@@ -796,9 +789,7 @@ class SceneKnowledge:
         for split in (*SPLITS, "all"):
             rows = [[self._verdicts[s.name][label] for label in columns] for s in self.scenes(split)]
             verdicts = np.array(rows, dtype=np.int8).reshape(len(rows), len(columns))
-            matrices[split] = BELONGS_WEIGHT * (verdicts == Verdict.BELONGS) + FITS_WEIGHT * (
-                verdicts == Verdict.FITS
-            )
+            matrices[split] = BELONGS_WEIGHT * (verdicts == Verdict.BELONGS) + FITS_WEIGHT * (verdicts == Verdict.FITS)
         return matrices
 
     @cached_property
@@ -908,7 +899,7 @@ def plan_problems(
         return knowledge.bank_label(label) or label.lower()
 
     there = {key(sound.label) for sound in present}
-    available = {key(label) for label in addable}
+    available = knowledge.bank_labels(addable)
     found: list[str] = []
     if not 1 <= len(steps) <= MAX_STEPS:
         found.append(f"a plan has 1 to {MAX_STEPS} steps, not {len(steps)}")
@@ -1035,9 +1026,7 @@ def _add_step(
     if wanted:
         azimuth = wanted[0] if _chance(rng, 0.7) else _pick(rng, wanted)
     else:
-        fallback = {
-            DIRECTIONS[n]: share for n, share in ADD_FALLBACK_DIRECTIONS.items() if DIRECTIONS[n] in allowed
-        }
+        fallback = {DIRECTIONS[n]: share for n, share in ADD_FALLBACK_DIRECTIONS.items() if DIRECTIONS[n] in allowed}
         free = {a: share for a, share in fallback.items() if a not in used}
         azimuth = _draw(rng, free or fallback)
     used.add(azimuth)
@@ -1045,7 +1034,7 @@ def _add_step(
 
 
 def _add_candidates(
-    rng: np.random.Generator, scene: Scene, taken: set[str], addable: set[str], knowledge: SceneKnowledge
+    rng: np.random.Generator, scene: Scene, taken: set[str], addable: frozenset[str], knowledge: SceneKnowledge
 ) -> list[Belonging]:
     """What could be added, the likeliest first: key sounds tend to come before details."""
     entries = []
@@ -1112,11 +1101,7 @@ def scene_plan(
 
     editable = [sound for sound in sounds if sound.key not in frozen]
     verdicts = {sound.key: knowledge.verdict(scene, sound.name) for sound in sounds}
-    gone = [
-        s
-        for s in editable
-        if s.key in excluded or (verdicts[s.key] is Verdict.CLASHES and s.key not in protected)
-    ]
+    gone = [s for s in editable if s.key in excluded or (verdicts[s.key] is Verdict.CLASHES and s.key not in protected)]
     if gone and len(gone) == len(sounds):
         # Something of the recording stays: the one that is not expressly excluded, or the first.
         spare = [s for s in gone if s.key not in excluded] or gone
@@ -1146,44 +1131,32 @@ def scene_plan(
                 must.append(Step(Operation.REMOVE, sound.name, azimuth_deg=_heard_at(rng, sound)))
             else:
                 gain_db = -float(_between(rng, 3, 8))
-                must.append(
-                    Step(Operation.VOLUME, sound.name, azimuth_deg=_heard_at(rng, sound), gain_db=gain_db)
-                )
+                must.append(Step(Operation.VOLUME, sound.name, azimuth_deg=_heard_at(rng, sound), gain_db=gain_db))
 
     for sound in stay:
-        if (
-            sound.key not in stepped
-            and sound.azimuth_deg is not None
-            and not _stays_clear(sound, constraints)
-        ):
+        if sound.key not in stepped and sound.azimuth_deg is not None and not _stays_clear(sound, constraints):
             goal = _other_azimuth(rng, sound, move_to)
-            must.append(
-                Step(Operation.DIRECTION, sound.name, _named_azimuth(sound.azimuth_deg), to_azimuth_deg=goal)
-            )
+            must.append(Step(Operation.DIRECTION, sound.name, _named_azimuth(sound.azimuth_deg), to_azimuth_deg=goal))
             stepped.add(sound.key)
 
     must = must[:max_steps]
     room = knowledge.room(scene)
     free = [sound for sound in stay if sound.key not in stepped]
     for sound in _shuffled(rng, free):
-        may.append(
-            _gentle_change(rng, sound, verdicts[sound.key], sound.key in protected, move_to, scene, room)
-        )
+        may.append(_gentle_change(rng, sound, verdicts[sound.key], sound.key in protected, move_to, scene, room))
     may.sort(key=lambda pair: -pair[0])
 
     adds: list[Step] = []
     candidates: list[Belonging] = []
     if ConstraintKind.NO_ADD not in kinds:
         taken = {sound.key for sound in sounds} | held | excluded
-        available = {knowledge.bank_label(label) or label for label in addable}
+        available = knowledge.bank_labels(addable)
         candidates = _add_candidates(rng, scene, taken, available, knowledge)
     length = min(max_steps, _draw(rng, PLAN_LENGTH_SHARES))
     add_count = _draw(rng, ADD_COUNT_SHARES)
     room_for_adds = max_steps - len(must)
     # The drawn number of additions goes first; then changes of what stays fill the plan, then more additions.
-    add_count = min(
-        add_count, max(length - len(must), 1 if add_count else 0), room_for_adds, max_adds, len(candidates)
-    )
+    add_count = min(add_count, max(length - len(must), 1 if add_count else 0), room_for_adds, max_adds, len(candidates))
     changes = [step for weight, step in may if weight > 0][: max(0, length - len(must) - add_count)]
     while len(must) + len(changes) + add_count < length and add_count < min(max_adds, len(candidates)):
         add_count += 1
@@ -1244,14 +1217,10 @@ def _gentle_change(
         down = -up if not is_protected and _chance(rng, 0.45) else up
         return -1.0 + float(rng.random()) * 0.5, Step(Operation.VOLUME, sound.name, here, gain_db=down)
     low, high = (1, 4) if verdict is Verdict.SOFTEN else (3, 8)
-    return 1.0 + float(rng.random()), Step(
-        Operation.VOLUME, sound.name, here, gain_db=-float(_between(rng, low, high))
-    )
+    return 1.0 + float(rng.random()), Step(Operation.VOLUME, sound.name, here, gain_db=-float(_between(rng, low, high)))
 
 
-def _ordered(
-    rng: np.random.Generator, must: list[Step], changes: list[Step], adds: list[Step]
-) -> tuple[Step, ...]:
+def _ordered(rng: np.random.Generator, must: list[Step], changes: list[Step], adds: list[Step]) -> tuple[Step, ...]:
     """Free order, as in the published plans, but an extraction goes first: it would swallow additions."""
     steps = must + changes + adds if _chance(rng, 0.5) else _shuffled(rng, must + changes + adds)
     return tuple(sorted(steps, key=lambda step: step.operation is not Operation.EXTRACT))
@@ -1361,9 +1330,7 @@ def _finished(rng: np.random.Generator, made: Design) -> Design:
     return replace(made, instruction=text, traits=traits)
 
 
-def _mention(
-    rng: np.random.Generator, sound: _Sound, sounds: Sequence[_Sound], knowledge: SceneKnowledge
-) -> str:
+def _mention(rng: np.random.Generator, sound: _Sound, sounds: Sequence[_Sound], knowledge: SceneKnowledge) -> str:
     """What to call a sound after "the", so that it can't be taken for another one that is there."""
     noun = knowledge.noun(sound.key)
     if any(knowledge.noun(other.key) == noun for other in sounds if other.key != sound.key):
@@ -1420,9 +1387,7 @@ def _request_on(
         case "later" | "earlier":
             seconds = _pick(rng, (0.25, 0.5, 0.5, 1.0, 1.0, 1.5, 2.0, 2.0, 2.5, 3.0, 4.0))
             slots["seconds"] = f"{seconds:g}"
-            step = Step(
-                Operation.SHIFT, sound.name, at, shift_s=seconds if operation == "later" else -seconds
-            )
+            step = Step(Operation.SHIFT, sound.name, at, shift_s=seconds if operation == "later" else -seconds)
         case "reverb":
             slots["level"] = chosen.value if chosen else _between(rng, 1, 10)
             step = Step(Operation.REVERB, sound.name, at, reverb_level=slots["level"])
@@ -1686,11 +1651,7 @@ def _is_there(label: str, sounds: Sequence[_Sound], knowledge: SceneKnowledge) -
     """Whether a sound, or one that could be taken for it by its name or kind, is in the recording."""
     noun = set(knowledge.noun(label).split())
     for sound in sounds:
-        if (
-            sound.key == label
-            or noun & set(knowledge.noun(sound.key).split())
-            or noun & set(sound.key.split())
-        ):
+        if sound.key == label or noun & set(knowledge.noun(sound.key).split()) or noun & set(sound.key.split()):
             return True
     return False
 
@@ -1744,15 +1705,12 @@ def design(
             case "direct":
                 made = _design_direct(rng, sounds, present, addable, knowledge, split)
             case "mixed":
-                made = _design_scene(
-                    rng, sounds, present, addable, knowledge, split, direct_count=_between(rng, 1, 2)
-                )
+                made = _design_scene(rng, sounds, present, addable, knowledge, split, direct_count=_between(rng, 1, 2))
             case _:
                 made = _design_scene(rng, sounds, present, addable, knowledge, split, direct_count=0)
         # Rarely a constraint leaves nothing to do or can't be met; then chance is asked again.
         if made is not None and (
-            made.kind == "question"
-            or (made.steps and not violations(made.steps, present, made.constraints, knowledge))
+            made.kind == "question" or (made.steps and not violations(made.steps, present, made.constraints, knowledge))
         ):
             return _finished(rng, made)
 
@@ -1852,11 +1810,7 @@ def _design_scene(
         max_adds=MAX_ADDS - sum(step.operation is Operation.ADD for step in literal),
     )
     removed = gone | {step.target for step in steps if step.operation is Operation.REMOVE}
-    if (
-        not steps
-        or len(removed) >= len(sounds)
-        or any(s.operation is Operation.EXTRACT for s in steps if literal)
-    ):
+    if not steps or len(removed) >= len(sounds) or any(s.operation is Operation.EXTRACT for s in steps if literal):
         return None
     if literal:
         wish = _joined(rng, [text for text, _ in asked], knowledge)

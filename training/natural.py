@@ -205,9 +205,7 @@ def broken_rules(rule: Rule, steps: Sequence[Step], heard: Sequence[Heard], key:
     added = {name for _, name in adds}
     found = [f"{name} was to stay" for name in rule.keep if key(name) in gone | lowered]
     found += [f"{name} was to be left alone" for name in rule.untouched if key(name) in touched]
-    found += [
-        f"{name} was to be absent" for name in rule.absent if key(name) in added | (set(present) - gone)
-    ]
+    found += [f"{name} was to be absent" for name in rule.absent if key(name) in added | (set(present) - gone)]
     if rule.only:
         others = (touched | added) - {key(name) for name in rule.only}
         found += [f"{name} was not to change" for name in sorted(others)]
@@ -298,9 +296,7 @@ def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "changed sounds that are there": {"share": round(there / changes, 4) if changes else None, "of": changes},
         "question recall": _share(r["verdict"]["asked"] for r in records if r["asks"]),
         "false questions": _share(r["verdict"]["asked"] for r in plans),
-        "constraints kept (of plans)": _share(
-            not r["verdict"]["broken"] for r in records if "broken" in r["verdict"]
-        ),
+        "constraints kept (of plans)": _share(not r["verdict"]["broken"] for r in records if "broken" in r["verdict"]),
         "direct steps F1 (operation and sound)": _f1(exact, "hits"),
         "direct steps F1 (all values)": _f1(exact, "exact_hits"),
         "mixed: asked steps done": {

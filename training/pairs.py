@@ -15,8 +15,8 @@ writes 240,000 training and 2,000 test pairs. A set is a folder of gzipped JSON 
 
 A pair is a pure function of seed, split and index, so the bytes depend neither on the number of processes nor on
 interruptions. The same command goes on where a killed one stopped: finished files are read and checked, the rest is
-made; larger counts extend a set. Hashes are taken over the JSON lines before compression, so that they are the same with
-every version of zlib. Scenes and wordings of the two splits are disjoint (`training.designer.Templates`).
+made; larger counts extend a set. Hashes are taken over the JSON lines before compression, so that they are the same
+with every version of zlib. Scenes and wordings of the two splits are disjoint (`training.designer.Templates`).
 """
 
 from __future__ import annotations

@@ -242,6 +242,18 @@ def answer(planner: Planner, heard: Sequence[Heard], says: str) -> dict[str, Any
     return {"steps": steps, "question": "", "choices": []}
 
 
+def words_of(text: str) -> str:
+    """Fold a text to its words, for finding instructions that stand in a list."""
+    return " ".join(re.findall(r"[a-z0-9']+", text.lower()))
+
+
+def designer_wordings(knowledge: SceneKnowledge) -> frozenset[str]:
+    """Requests that the designer writes word by word, such as "hello": who was trained on them is not surprised."""
+    kinds = knowledge.questions.kinds.values()
+    templates = {text for entries in kinds for entry in entries for text in entry.train if "{" not in text}
+    return frozenset(map(words_of, templates | set(knowledge.questions.fillers["greeting"].train)))
+
+
 def judge(
     item: Natural, heard: Sequence[Heard], answered: Mapping[str, Any], knowledge: SceneKnowledge
 ) -> dict[str, Any]:
@@ -251,7 +263,10 @@ def judge(
         return knowledge.bank_label(label) or label.lower()
 
     present = {key(sound.label) for sound in heard}
-    verdict: dict[str, Any] = {"asked": bool(answered["question"])}
+    verdict: dict[str, Any] = {
+        "asked": bool(answered["question"]),
+        "known": words_of(item.says) in designer_wordings(knowledge),
+    }
     try:
         steps = [parse_step(text) for text in answered["steps"]]
         valid = verdict["asked"] or 1 <= len(steps) <= MAX_STEPS
@@ -295,6 +310,9 @@ def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "grammar-valid": _share(r["verdict"]["valid"] for r in records),
         "changed sounds that are there": {"share": round(there / changes, 4) if changes else None, "of": changes},
         "question recall": _share(r["verdict"]["asked"] for r in records if r["asks"]),
+        "question recall, no wording of the designer's": _share(
+            r["verdict"]["asked"] for r in records if r["asks"] and not r["verdict"]["known"]
+        ),
         "false questions": _share(r["verdict"]["asked"] for r in plans),
         "constraints kept (of plans)": _share(not r["verdict"]["broken"] for r in records if "broken" in r["verdict"]),
         "direct steps F1 (operation and sound)": _f1(exact, "hits"),
@@ -330,11 +348,6 @@ def markdown(summary: Mapping[str, Any], about: Mapping[str, Any]) -> str:
         share = "none" if value["share"] is None else f"{100 * value['share']:.1f} %"
         lines.append(f"| {name} | {share} | {value['of']} |")
     return "\n".join(lines) + "\n"
-
-
-def words_of(text: str) -> str:
-    """Fold a text to its words, for finding instructions that stand in a list."""
-    return " ".join(re.findall(r"[a-z0-9äöüß']+", text.lower()))
 
 
 def _sha256(paths: Iterable[Path]) -> str:

@@ -158,7 +158,10 @@ def make_pair(seed: int, split: str, index: int) -> dict[str, Any]:
         "style": made.style,
         "traits": list(made.traits),
         "scene": made.scene,
-        "constraints": [asdict(constraint) for constraint in made.constraints],
+        "constraints": [
+            {"kind": constraint.kind.value, "labels": list(constraint.labels), "side": constraint.side}
+            for constraint in made.constraints
+        ],
     }
 
 

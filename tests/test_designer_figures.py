@@ -69,6 +69,7 @@ def test_overlap() -> None:
     found = overlap(train, ["turn this into a busy harbour", "Remove the dog!"], 5)
     assert found == {"same": 0.5, "ngrams": 0.5}
     assert overlap(train, ["hello"], 5) == {"same": 0.0, "ngrams": 0.0}
+    assert overlap([*train, "???"], ["...", "hello"], 5) == {"same": 0.0, "ngrams": 0.0}
     assert words_of("Don't — stop, 3dB") == ("don't", "stop", "3db")
 
 

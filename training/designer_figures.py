@@ -279,7 +279,8 @@ def overlap(train: Iterable[str], test: Iterable[str], n: int = NGRAM) -> dict[s
         words = words_of(text)
         whole.add(words)
         runs.update(ngrams(words, n))
-    tests = [words_of(text) for text in test]
+    # "???" and "..." hold no word that could be compared.
+    tests = [words for text in test if (words := words_of(text))]
     of_test = [run for words in tests for run in ngrams(words, n)]
     return {
         "same": sum(words in whole for words in tests) / max(1, len(tests)),

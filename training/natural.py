@@ -4,7 +4,8 @@
 
 The instructions stand in ``tests/data/natural_instructions.yaml`` with what each of them asks. They were written by
 hand before the designer's wordings and the planner's patterns were read. Writes ``records.jsonl`` (every instruction
-with its answer; a second call goes on where the first one stopped), ``summary.json`` and ``summary.md``.
+with its answer; a second call goes on where the first one stopped), ``summary.json`` and ``summary.md``; with
+``--markdown docs/designer/natural.md`` the table goes there too.
 """
 
 from __future__ import annotations
@@ -406,6 +407,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for records and figures")
     parser.add_argument("--preset", default="small", help="whose planner (default: small)")
     parser.add_argument("--instructions", type=Path, default=SET, help="another file of instructions")
+    parser.add_argument("--markdown", type=Path, help="write the table there too")
     parser.add_argument("--threads", type=int, default=0, help="torch threads (default: torch's choice)")
     chosen = parser.parse_args(arguments)
     console = Console(stderr=True)
@@ -416,7 +418,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SmartDJError as error:
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         return error.row.exit_code
-    print(markdown(found["figures"], found["about"]), end="")
+    table = markdown(found["figures"], found["about"])
+    if chosen.markdown is not None:
+        chosen.markdown.parent.mkdir(parents=True, exist_ok=True)
+        chosen.markdown.write_text(f"# The shipped planner on natural instructions\n\n{table}", encoding="utf-8")
+    print(table, end="")
     return 0
 
 

@@ -20,6 +20,7 @@ from training.designer_figures import (
     overlap,
     table_csv,
     words_of,
+    write_figures,
 )
 from training.pairs import Pair, write_pairs
 
@@ -88,6 +89,7 @@ def test_files_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert manifest["test_sha256"] in page
     assert "0 of our train, 0 of our test" in page
     assert json.loads((pairs / "manifest.json").read_text())["train"] == 30
+    assert write_figures(pairs, out, first=7)["our train"].pairs == 7
 
 
 def test_the_table_holds_every_value_once() -> None:

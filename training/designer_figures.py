@@ -20,6 +20,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -393,16 +394,18 @@ def page(columns: Mapping[str, Counts], same: Mapping[str, float], manifest: Map
             "direct requests, constraints and questions too.",
             "",
             f"- Unsound pairs (a plan that can't be read, breaks a rule of plans or a constraint): {unsound_plans}.",
-            f"- Test instructions that stand in training word by word: {100 * same['same']:.2f} %.",
-            f"- Runs of {NGRAM} words in test instructions that stand in a training one: {100 * same['ngrams']:.2f} %.",
+            f"- Of the {manifest['test']:,} test instructions, {100 * same['same']:.2f} % stand word by word among the "
+            f"{manifest['train']:,} training ones; of their runs of {NGRAM} words, {100 * same['ngrams']:.2f} %.",
             f"- Hashes: train `{manifest['train_sha256']}`, test `{manifest['test_sha256']}`.",
             "",
         ]
     )
 
 
-def write_figures(pairs: Path, out: Path) -> dict[str, Counts]:
-    """Count a finished set and write table, drawing and page.
+def write_figures(pairs: Path, out: Path, first: int | None = None) -> dict[str, Counts]:
+    """Count a finished set, or the `first` pairs of each split, and write table, drawing and page.
+
+    The overlap of wordings is always taken over the whole set.
 
     Raises
     ------
@@ -410,8 +413,8 @@ def write_figures(pairs: Path, out: Path) -> dict[str, Counts]:
         ``USAGE`` if there is no finished set in `pairs`.
     """
     knowledge = default_knowledge()
-    columns = {f"our {split}": count_pairs(read_pairs(pairs, split), knowledge) for split in SPLITS}
-    scenes = (pair for pair in read_pairs(pairs, "train") if pair.kind == "scene")
+    columns = {f"our {split}": count_pairs(islice(read_pairs(pairs, split), first), knowledge) for split in SPLITS}
+    scenes = (pair for pair in islice(read_pairs(pairs, "train"), first) if pair.kind == "scene")
     columns["our train, scene requests"] = count_pairs(scenes, knowledge)
     columns[PAPER] = count_published(knowledge)
     texts = {split: (pair.instruction for pair in read_pairs(pairs, split)) for split in SPLITS}
@@ -435,9 +438,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.designer_figures", description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=Path, required=True, help="folder that training.pairs wrote")
     parser.add_argument("--out", type=Path, default=Path("docs/designer"), help="folder for table, drawing and page")
+    parser.add_argument("--first", type=int, help="count only so many pairs of each split (default: all)")
     chosen = parser.parse_args(arguments)
     try:
-        columns = write_figures(chosen.pairs, chosen.out)
+        columns = write_figures(chosen.pairs, chosen.out, chosen.first)
     except SmartDJError as error:
         Console(stderr=True).print(f"error: {error}", markup=False, soft_wrap=True)
         return error.row.exit_code

@@ -42,8 +42,8 @@ TASK = Operation.ADD.value
 """The mixtures are those of the evaluation's cases of this operation, which name a sound that isn't there."""
 FIRST_PANEL, SECOND_PANEL = ("lsd", "LSD to the original"), ("change_db", "change, dB of the original's energy")
 ROUND_MODES = ("preserve", "separate", "generate")
-"""``preserve`` is one plan, in which what was added is kept apart; ``separate`` is preserve mode with every step a run of
-its own, which must find in the mixture what an earlier one added."""
+"""``preserve`` is one plan, in which what was added is kept apart; ``separate`` is preserve mode with every step a run
+of its own, which must find in the mixture what an earlier one added."""
 COLOURS = {"preserve": "#1f6fb4", "separate": "#3a9d5d", "generate": "#d9541e"}
 
 

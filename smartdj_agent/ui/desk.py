@@ -342,6 +342,7 @@ class Desk:
     async def _review(self, session: Session, plan: Plan) -> None:
         try:
             await self._client.review(session.job_id, plan)
+            self._nudged.set()
         except SmartDJError as error:
             self._leave(session)
             if error.code in (ErrorCode.JOB_ENDED, ErrorCode.JOB_NOT_FOUND):  # somebody else has ended it

@@ -87,7 +87,7 @@ class OwnServer:
             port_file = Path(folder) / "port"
             command = [sys.executable, "-m", "smartdj_agent.ui.own_server", "--host", "127.0.0.1"]
             command += ["--port", str(self.port), "--port-file", str(port_file), "--data-dir", str(self.data_dir)]
-            command += ["--drain-s", str(DRAIN_S)]
+            command += ["--drain-s", str(DRAIN_S), "--log-level", "warning"]
             # A session of its own: Ctrl-C is for the page, which then ends its server in order.
             self._process = subprocess.Popen(
                 [*command, *self._flags], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True

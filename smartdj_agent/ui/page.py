@@ -27,6 +27,9 @@ from smartdj_agent.ui.session import (
 SYNC_S = 0.1
 """How often a page looks whether its session has changed, seconds."""
 
+RECONNECT_S = 60.0
+"""How long a page whose connection broke may take to come back before it is drawn anew: a busy machine is slow."""
+
 _STATIC = Path(__file__).parent / "static"
 
 _HEAD = """
@@ -69,7 +72,15 @@ def add_page(app: FastAPI, desk: Desk) -> None:
             session.refuse(error)
         Page(desk, session, client)
 
-    ui.run_with(app, title="SmartDJ", dark=None, language="en-US", tailwind=False, show_welcome_message=False)
+    ui.run_with(
+        app,
+        title="SmartDJ",
+        dark=None,
+        language="en-US",
+        tailwind=False,
+        show_welcome_message=False,
+        reconnect_timeout=RECONNECT_S,
+    )
 
 
 class Page:
@@ -326,6 +337,7 @@ class Page:
         if now[2] != before[2]:
             self._show_server()
             self._show_jobs()
+            self._show_now()
         if now[:2] != before[:2]:
             self._show_now()
             self._show_recording()
@@ -349,7 +361,10 @@ class Page:
 
     def _show_now(self) -> None:
         session = self.session
-        self.headline.set_text(session.headline())
+        loading = self.desk.link is Link.LOADING and session.phase.busy and not session.stage
+        self.headline.set_text(
+            "The server is still loading its networks; it begins by itself." if loading else session.headline()
+        )
         known = session.phase is Phase.RUNNING or session.stage == "listening"
         self.progress.set_visibility(session.phase.busy)
         if known:
@@ -492,21 +507,22 @@ class _Row:
         with ui.element("li").classes("step") as self.item:
             with _tag("div", "line"):
                 self.mark = _text("span", str(number), "number").props("aria-hidden=true")
-                self.switch = (
-                    ui.switch(value=step.enabled, on_change=lambda _: page._toggle(step.id))
-                    .props(f'aria-label="Step {number} is carried out"')
-                    .classes("toggle")
-                )
                 self.text = (
                     ui.input(value=step.text, on_change=lambda event: page._edit(step.id, event.value or ""))
                     .props(f'outlined dense aria-label="Step {number}"')
                     .classes("text")
                 )
+            self.fault = _text("p", "", "fault").props("role=alert")
+            with _tag("div", "line"):
+                self.switch = (
+                    ui.switch(value=step.enabled, on_change=lambda _: page._toggle(step.id))
+                    .props(f'aria-label="Step {number} is carried out"')
+                    .classes("toggle")
+                )
+                self.note = _text("p", "", "note")
                 self.up = _icon("↑", f"Move step {number} up", lambda: page._move(step.id, -1))
                 self.down = _icon("↓", f"Move step {number} down", lambda: page._move(step.id, 1))
                 self.delete = _icon("×", f"Delete step {number}", lambda: page._delete(step.id))
-            self.fault = _text("p", "", "fault").props("role=alert")
-            self.note = _text("p", "", "note")
         self._edge = (number == 1, number == count)
 
     def show(self, step: DraftStep, can_edit: bool) -> None:
@@ -515,8 +531,7 @@ class _Row:
         self.mark.set_text("✓" if step.state is StepState.DONE else str(self._number))
         self.fault.set_text(step.fault)
         self.fault.set_visibility(bool(step.fault) and step.enabled)
-        self.note.set_text(sentence(step.note))
-        self.note.set_visibility(bool(step.note))
+        self.note.set_text(sentence(step.note) if step.enabled else "Switched off.")
         self.text.set_enabled(can_edit)
         self.switch.set_enabled(can_edit)
         self.up.set_enabled(can_edit and not self._edge[0])
@@ -574,7 +589,7 @@ def _section(title: str, name: str) -> ui.element:
 
 
 def _button(text: str, act: Callable[..., Any], *, key: str = "", label: str = "") -> ui.button:
-    button = ui.button(text, on_click=lambda _: act()).props("no-caps unelevated :ripple=false")
+    button = ui.button(text, on_click=lambda _: act(), color=None).props("no-caps unelevated :ripple=false")
     if key:
         button.props["data-key"] = key
         button.props["aria-keyshortcuts"] = key

@@ -55,7 +55,7 @@ let looping = false;
 let zoom = 1;
 let frame = 0;
 const lanes = [0, 1].map((number) => ({
-  number, url: "", buffer: null, drawing: null, regions: null, source: null, gain: null, picked: false, turn: 0,
+  number, url: "", buffer: null, peak: 0, drawing: null, regions: null, source: null, gain: null, picked: false, turn: 0,
 }));
 
 const duration = () => Math.max(0, ...lanes.map((lane) => lane.buffer?.duration || 0));
@@ -183,6 +183,7 @@ async function load(number, url) {
     const buffer = await decoded(url);
     if (turn !== lane.turn) return;
     lane.buffer = buffer;
+    lane.peak = peakOf(buffer);
     draw(lane);
     if (wasPlaying && playing) begin(time);
     box(number).classList.remove("failed");
@@ -213,7 +214,7 @@ function draw(lane) {
     height: 96, waveColor: colour("--wave"), progressColor: colour("--wave-past"), cursorColor: colour("--cursor"),
     cursorWidth: 2, maxPeak: 1, sampleRate: buffer.sampleRate, minPxPerSec: zoom * perSecond, autoScroll: true,
     autoCenter: false, dragToSeek: false,
-    plugins: [lane.regions, Timeline.create({ height: 18 }), Zoom.create({ scale: 0.25, maxZoom: MAX_PIXELS / buffer.duration }), spectrogram],
+    plugins: [lane.regions, ruler(buffer.duration), Zoom.create({ scale: 0.25, maxZoom: MAX_PIXELS / buffer.duration }), spectrogram],
   });
   lane.drawing = drawing;
   lane.regions.enableDragSelection({ color: colour("--loop") });
@@ -230,6 +231,7 @@ function draw(lane) {
   // Not by URL: what is drawn is what is played, decoded once.
   drawing.load("", channels, buffer.duration);
   drawing.once("ready", () => {
+    scale();
     drawLoop();
     const sound = sounds.find((one) => one.url === lane.url);
     (sound?.touched || []).forEach(([start, end], index) => {
@@ -240,6 +242,34 @@ function draw(lane) {
     });
     show();
   });
+}
+
+// Times under the waveform; as many as are readable at any zoom.
+function ruler(length) {
+  const steps = [0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800];
+  const step = steps.find((one) => length / one <= 12) || 3600;
+  return Timeline.create({
+    height: 20, timeInterval: step, primaryLabelInterval: step, secondaryLabelOpacity: 1,
+    formatTimeCallback: (time) => (step < 1 ? clock(time) : clock(time).slice(0, -2)),
+    style: { fontSize: "12px", color: colour("--soft") },
+  });
+}
+
+// Both waveforms in one scale, so that what is quieter looks quieter.
+function scale() {
+  let peak = 0.05;
+  for (const lane of lanes) peak = Math.max(peak, lane.buffer ? lane.peak : 0);
+  for (const lane of lanes) {
+    if (lane.drawing && lane.buffer && lane.drawing.options.maxPeak !== peak) lane.drawing.setOptions({ maxPeak: peak });
+  }
+}
+
+function peakOf(buffer) {
+  let peak = 0;
+  for (let channel = 0; channel < buffer.numberOfChannels; channel++) {
+    for (const sample of buffer.getChannelData(channel)) peak = Math.max(peak, Math.abs(sample));
+  }
+  return peak;
 }
 
 function drawLoop() {

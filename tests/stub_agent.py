@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,9 +118,12 @@ class StubAgent:
             self.note("apply closed")
 
 
-def make(device: str, preset: str, library: Path | None, max_batch: int, add_source: str = "auto") -> StubAgent:
+def make(
+    device: str, preset: str, library: Path | Sequence[Path] | None, max_batch: int, add_source: str = "auto"
+) -> StubAgent:
     """Return a stub; `device` may state the pause of a denoising step, such as ``stub:0.05``."""
-    return StubAgent(library, float(device.partition(":")[2] or 0))
+    folder = library if isinstance(library, Path) or library is None else Path(library[0])  # a server names several
+    return StubAgent(folder, float(device.partition(":")[2] or 0))
 
 
 def never_ready(device: str, preset: str, library: Path | None, max_batch: int, add_source: str = "auto") -> StubAgent:

@@ -65,7 +65,7 @@ class Desk:
     reach
         The server.
     folder
-        For uploads, previews and downloads; empty, and the caller's to delete.
+        For uploads, previews and downloads; the caller's to delete.
     own
         The server's process where it is ours: it is started again when it dies.
 
@@ -89,7 +89,7 @@ class Desk:
         self.jobs: tuple[Job, ...] = ()
         self.folder = folder
         self.previews = folder / "previews"
-        self.previews.mkdir()
+        self.previews.mkdir(parents=True)
         self._own = own
         self._client = AsyncClient(reach.address, token=reach.token, tls_ca=reach.tls_ca, client_id="ui")
         self._probe = AsyncClient(

@@ -660,7 +660,7 @@ def spans(heard: Sequence[Heard], duration_s: float) -> tuple[Span, ...]:
                 sound.label,
                 round(100 * sound.confidence),
                 sound.level_db,
-                direction_name(sound.azimuth_deg) if sound.azimuth_deg is not None else "unclear",
+                direction_name(round(sound.azimuth_deg)) if sound.azimuth_deg is not None else "unclear",
                 arrow(sound.azimuth_deg),
                 sound.azimuth_deg,
                 sound.start_s,

@@ -563,6 +563,7 @@ function wire() {
   }).observe(box(0));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => lanes.forEach((lane) => lane.buffer && draw(lane)));
   show();
+  $("compare").dataset.wired = "yes";
 }
 
 for (const kind of ["dragover", "dragenter"]) {

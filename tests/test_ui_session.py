@@ -278,5 +278,7 @@ def test_keys_of_the_list_are_those_of_the_page() -> None:
 
 
 def test_the_model_needs_no_torch() -> None:
-    code = "import sys, smartdj_agent.ui.session as s; assert 'torch' not in sys.modules and 'nicegui' not in sys.modules"
+    code = (
+        "import sys, smartdj_agent.ui.session as s; assert 'torch' not in sys.modules and 'nicegui' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

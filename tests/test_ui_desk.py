@@ -1,4 +1,4 @@
-"""What lets a server work for the page: jobs followed through broken connections, what is listened to and taken away."""
+"""What lets a server work for the page: jobs followed through broken connections, what is heard and taken away."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def page(house: House) -> Iterator[Page]:
 
 
 def steps(page: Page) -> list[str]:
-    return page.locator(".steps input").evaluate_all("inputs => inputs.map((input) => input.value)")
+    return page.locator(".steps .text input").evaluate_all("inputs => inputs.map((input) => input.value)")
 
 
 def test_the_whole_path(page: Page, house: House) -> None:
@@ -67,10 +67,10 @@ def test_the_whole_path(page: Page, house: House) -> None:
     page.get_by_role("button", name="Move step 2 up").click()
     page.get_by_role("switch", name="Step 1 is carried out").click()
     page.get_by_role("button", name="Add a step").click()
-    page.locator(".steps input").nth(2).fill("remove")
+    page.locator(".steps .text input").nth(2).fill("remove")
     expect(page.locator(".fault:visible")).to_contain_text("Write")
     expect(page.get_by_role("button", name="Run", exact=True)).to_be_disabled()
-    page.locator(".steps input").nth(2).fill("remove the sound of rain")
+    page.locator(".steps .text input").nth(2).fill("remove the sound of rain")
     expect(page.locator(".fault:visible")).to_have_count(0)
     page.get_by_role("button", name="Add a step").click()
     page.get_by_role("button", name="Delete step 4").click()
@@ -178,7 +178,7 @@ def test_a_reload_picks_up_the_running_job(page: Page, house: House) -> None:
 def test_two_states_play_in_step_and_one_key_goes_between_them(page: Page, house: House) -> None:
     bring(page, house.walk)
     page.get_by_role("button", name="Add a step").click()
-    page.locator(".steps input").fill("remove the sound of wind")
+    page.locator(".steps .text input").fill("remove the sound of wind")
     run(page)
     lanes_ready(page)
     page.locator("h1").click()
@@ -240,7 +240,7 @@ def test_everything_by_keyboard_alone(page: Page, house: House) -> None:
 
     page.get_by_role("button", name="Move step 2 up").focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('.steps input').value.includes('wind')")
+    page.wait_for_function("document.querySelector('.steps .text input').value.includes('wind')")
     page.wait_for_function(f"{focused} === 'Move step 1 down'")  # at the top: on the way back
     page.get_by_role("switch", name="Step 2 is carried out").focus()
     page.keyboard.press("Space")
@@ -282,14 +282,16 @@ CONTRAST = """
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   const numbers = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
   const ground = (e) => { for (; e; e = e.parentElement) {
-    const c = numbers(getComputedStyle(e).backgroundColor); if (c.length === 3 || c[3] === 1) return c; } return [255, 255, 255]; };
+    const c = numbers(getComputedStyle(e).backgroundColor); if (c.length === 3 || c[3] === 1) return c; }
+    return [255, 255, 255]; };
   const poor = [];
   for (const e of document.querySelectorAll("body *")) {
     if (!e.checkVisibility() || e.closest(".drawing, [disabled], .disabled, .q-field--disabled")) continue;
     const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()) || e.matches("input, textarea");
     if (!own) continue;
     const [a, b] = [light(numbers(getComputedStyle(e).color)), light(ground(e))].sort((x, y) => y - x);
-    if ((a + 0.05) / (b + 0.05) < 4.5) poor.push([e.tagName, e.className, e.textContent.slice(0, 30), (a + 0.05) / (b + 0.05)]);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) poor.push([e.tagName, e.className, e.textContent.slice(0, 30), ratio]);
   }
   return poor;
 }
@@ -298,9 +300,9 @@ CONTRAST = """
 SMALL = """
 () => [...document.querySelectorAll("button, a, select, summary, input:not([type=file]), textarea, [role=switch]")]
   .filter((e) => e.checkVisibility() && !e.matches(".hidden") && !e.closest("[role=switch] *"))
-  .map((e) => [e.getBoundingClientRect(), e.closest(".q-field__control")?.getBoundingClientRect(), e.outerHTML.slice(0, 120)])
-  .filter(([own, field]) => Math.round((field || own).height) < 44 || Math.round((field || own).width) < 44)
-  .map(([own, field, html]) => html)
+  .filter((e) => { const box = (e.closest(".q-field__control") || e).getBoundingClientRect();
+    return Math.round(box.height) < 44 || Math.round(box.width) < 44; })
+  .map((e) => e.outerHTML.slice(0, 120))
 """
 
 
@@ -311,7 +313,7 @@ def test_readable_and_touchable_on_a_tablet(house: House, width: int, height: in
     with looking(house.browser, house.address, viewport=size, has_touch=True, color_scheme=scheme) as page:
         bring(page, house.walk)
         plan(page)
-        page.locator(".steps input").first.fill("remove")
+        page.locator(".steps .text input").first.fill("remove")
         expect(page.locator(".fault:visible")).to_have_count(1)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it is wider than the screen"
         assert page.evaluate(SMALL) == []

@@ -109,19 +109,19 @@ def lanes_ready(page: Page) -> None:
     expect(page.locator(".lane.loading")).to_have_count(0)
 
 
-def headline(page: Page, text: str) -> None:
+def headline(page: Page, text: str, *, timeout_ms: float = PATIENCE_MS) -> None:
     """Wait until the line that says what goes on holds a text."""
-    expect(page.locator(".headline")).to_contain_text(text)
+    expect(page.locator(".headline")).to_contain_text(text, timeout=timeout_ms)
 
 
-def plan(page: Page, instruction: str = "make it calm") -> None:
+def plan(page: Page, instruction: str = "make it calm", *, timeout_ms: float = PATIENCE_MS) -> None:
     """Type an instruction and wait for its plan."""
     page.fill("textarea", instruction)
     page.get_by_role("button", name="Write the plan").click()
-    headline(page, "This is the plan")
+    headline(page, "This is the plan", timeout_ms=timeout_ms)
 
 
-def run(page: Page) -> None:
+def run(page: Page, *, timeout_ms: float = PATIENCE_MS) -> None:
     """Run the plan and wait for the end."""
     page.get_by_role("button", name="Run", exact=True).click()
-    headline(page, "Done.")
+    headline(page, "Done.", timeout_ms=timeout_ms)

@@ -1,0 +1,52 @@
+"""Pictures of the page for the documents: ``python -m tests.ui_pictures docs/ui``.
+
+A real run: the demo recording, the networks that ship, the page's own server, headless Chromium.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Page
+
+from tests.ui_browser import bring, chromium, headline, lanes_ready, looking, page_program, plan, run
+
+ROOT = Path(__file__).parent.parent
+INSTRUCTION = "remove the dog and add seagulls on the left"
+REAL_MS = 300_000
+"""Longest wait for the real networks on a busy machine."""
+
+
+def edit_demo(page: Page) -> None:
+    """Edit the demo recording by one sentence, to the end."""
+    page.set_default_timeout(REAL_MS)
+    bring(page, ROOT / "examples" / "demo.wav")
+    plan(page, INSTRUCTION, timeout_ms=REAL_MS)
+    run(page, timeout_ms=REAL_MS)
+    lanes_ready(page)
+
+
+def main(folder: Path) -> None:
+    """Write ``desktop.png`` and ``tablet.png``."""
+    with tempfile.TemporaryDirectory() as data, page_program("--data-dir", data) as address, chromium() as browser:
+        with looking(browser, address, viewport={"width": 1280, "height": 1000}) as page:
+            edit_demo(page)
+            page.keyboard.press("Home")
+            page.locator("[data-loop]").first.click()
+            page.get_by_role("button", name="Listen to B", exact=True).click()
+            page.mouse.move(0, 0)
+            page.wait_for_timeout(1500)  # until spectrograms and transitions are drawn
+            page.screenshot(path=folder / "desktop.png")
+            job = page.url
+        tablet = {"width": 820, "height": 1180}
+        with looking(browser, job, viewport=tablet, has_touch=True, color_scheme="dark") as page:
+            headline(page, "Done.")
+            lanes_ready(page)
+            page.wait_for_timeout(1500)
+            page.screenshot(path=folder / "tablet.png")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -37,6 +37,7 @@ from smartdj_agent.ui.session import (
     arrow,
     clock,
     fault_of,
+    sentence,
     spans,
     time_left,
 )
@@ -261,6 +262,13 @@ def test_spans_lie_on_the_recordings_axis() -> None:
 @pytest.mark.parametrize(("azimuth_deg", "sign"), [(-90, "←"), (-45, "↖"), (0, "↑"), (45, "↗"), (90, "→"), (None, "·")])
 def test_directions_as_signs(azimuth_deg: float | None, sign: str) -> None:
     assert arrow(azimuth_deg) == sign
+
+
+def test_messages_become_sentences_but_names_stay() -> None:
+    assert sentence("the device is gone") == "The device is gone."
+    assert sentence("notes.wav can't be read") == "notes.wav can't be read."
+    assert sentence(" Really? ") == "Really?"
+    assert sentence("") == ""
 
 
 def test_times_in_words() -> None:

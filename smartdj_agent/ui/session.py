@@ -592,8 +592,9 @@ class Session:
             case Phase.RUNNING if self.step_index is None:
                 return (self.status or "waiting").capitalize()
             case Phase.RUNNING:
+                index = (self.step_index or 0) + 1
                 doing = f": {self.status or self.stage}" if self.status or self.stage else ""
-                return f"Step {self.step_index + 1} of {self.step_count}{doing}{self._left()}"
+                return f"Step {index} of {self.step_count}{doing}{self._left()}"
             case Phase.DONE:
                 return "Done. Compare, download, or change the plan and run it again."
             case Phase.STOPPED:
@@ -620,11 +621,14 @@ def fault_of(text: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return a message as a sentence: first letter large, a full stop at the end."""
+    """Return a message as a sentence: a full stop at the end, first letter large unless it begins with a name."""
     text = text.strip()
     if not text:
         return ""
-    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+    first = text.split()[0].rstrip(",:;")
+    if first.isalpha():
+        text = text[0].upper() + text[1:]
+    return text + ("" if text[-1] in ".!?" else ".")
 
 
 def time_left(seconds: float) -> str:

@@ -498,7 +498,7 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
-  if (document.querySelector(".q-dialog")) return;
+  if ([...document.querySelectorAll(".q-dialog")].some((dialog) => dialog.checkVisibility())) return;
   const key = ALIASES[event.key] || event.key;
   const acts = {
     " ": () => toggle(),

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from smartdj_agent.audio import Audio, write_audio
 
-PATIENCE_MS = 60_000
+PATIENCE_MS = 180_000
 """Longest wait for anything: a busy machine is slow, and no test waits this long where all is well."""
 
 expect.set_options(timeout=PATIENCE_MS)

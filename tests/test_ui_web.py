@@ -20,10 +20,9 @@ from urllib.parse import urlsplit
 import numpy as np
 import psutil
 import pytest
-from typer.testing import CliRunner
 
 from smartdj_agent.audio import Audio, read_audio
-from smartdj_agent.cli import app, main
+from smartdj_agent.cli import main
 from smartdj_agent.errors import ERROR_TABLE, ErrorCode, SmartDJError
 from smartdj_agent.ui.own_server import OwnServer
 from smartdj_agent.ui.preview import MAX_SAMPLES, preview_shape, write_preview
@@ -121,8 +120,12 @@ def test_an_upload_of_an_earlier_start_says_what_to_do(address: str) -> None:
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
-def test_the_command_is_there_and_says_what_it_takes() -> None:
-    shown = re.sub(r"\x1b\[[0-9;]*m", "", CliRunner().invoke(app, ["ui", "--help"], env={"COLUMNS": "200"}).stdout)
+def test_the_command_is_there_and_says_what_it_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["ui", "--help"]) == 0
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     for option in ("--server", "--token-file", "--tls-ca", "--port", "--no-browser", "--data-dir"):
         assert option in shown
     assert "--host" not in shown  # it listens nowhere else

@@ -1,6 +1,7 @@
 """Pictures of the page for the documents: ``python -m tests.ui_pictures docs/ui``.
 
-A real run: the demo recording, the networks that ship, the page's own server, headless Chromium.
+A real run: the demo recording, the networks that ship, headless Chromium, and the page's own server, or with
+``--server HOST:PORT`` behind the folder one that has its networks loaded already.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tests.ui_browser import bring, chromium, headline, lanes_ready, looking, pa
 
 ROOT = Path(__file__).parent.parent
 INSTRUCTION = "remove the dog and add seagulls on the left"
-REAL_MS = 300_000
+REAL_MS = 900_000
 """Longest wait for the real networks on a busy machine."""
 
 
@@ -28,9 +29,13 @@ def edit_demo(page: Page) -> None:
     lanes_ready(page)
 
 
-def main(folder: Path) -> None:
-    """Write ``desktop.png`` and ``tablet.png``."""
-    with tempfile.TemporaryDirectory() as data, page_program("--data-dir", data) as address, chromium() as browser:
+def main(folder: Path, *flags: str) -> None:
+    """Write ``desktop.png`` and ``tablet.png``; `flags` are those of ``smartdj ui``, by default a fresh data folder."""
+    with (
+        tempfile.TemporaryDirectory() as data,
+        page_program(*(flags or ("--data-dir", data))) as address,
+        chromium() as browser,
+    ):
         with looking(browser, address, viewport={"width": 1280, "height": 1000}) as page:
             edit_demo(page)
             page.keyboard.press("Home")
@@ -49,4 +54,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

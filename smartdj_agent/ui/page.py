@@ -101,6 +101,8 @@ class Page:
         self._shown = (-1, -1, -1)
         self._sounds: object = None
         self._heard: object = None
+        self._noticed: object = None
+        self._addressed = ""
         self._phase: Phase | None = None
         self._rows: dict[str, _Row] = {}
         self._acted = False
@@ -414,11 +416,13 @@ class Page:
             with self.choices:
                 for choice in question.choices:
                     _button(choice, lambda choice=choice: self._choose(choice))
-        self.notices.clear()
         self.notices.set_visibility(bool(session.notices))
-        with self.notices:
-            for notice in session.notices:
-                _text("li", f"{sentence(notice.message)} {sentence(notice.hint)}".strip())
+        if session.notices != self._noticed:
+            self._noticed = session.notices
+            self.notices.clear()
+            with self.notices:
+                for notice in session.notices:
+                    _text("li", f"{sentence(notice.message)} {sentence(notice.hint)}".strip())
 
     def _show_sounds(self) -> None:
         sounds = self.session.sounds
@@ -480,7 +484,10 @@ class Page:
 
     def _show_address(self) -> None:
         """Put the job into the page's address, so that a reload comes back to it."""
-        self._call("address", self.session.job_id or self.session.key)
+        key = self.session.job_id or self.session.key
+        if key != self._addressed:
+            self._addressed = key
+            self._call("address", key)
 
     def _show_jobs(self) -> None:
         self.jobs.clear()

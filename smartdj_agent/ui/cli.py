@@ -15,7 +15,7 @@ from smartdj_agent.cli import (
     LibraryOption,
     Preset,
     PresetOption,
-    sound_options,
+    agent_options,
 )
 from smartdj_agent.errors import ErrorCode, SmartDJError
 
@@ -87,7 +87,7 @@ def ui(
 
         reach = Reach(server, read_token(token_file) if token_file is not None else None, tls_ca)
     else:
-        sounds = sound_options(add_source, library)
+        sounds = agent_options(add_source, library)
         flags = ["--device", device.value, "--preset", preset.value, "--add-source", add_source.value]
         for folder in sounds.get("library", ()):
             flags += ["--library", str(folder.expanduser().absolute())]

@@ -311,7 +311,10 @@ COLOURS = ("#2b6cb0", "#7fb2e5", "#3a8f5c", "#dd8a2f")
 def _bars(axes: Axes, columns: Mapping[str, Counts], figure: str, values: Sequence[str], title: str) -> None:
     """Bars side by side, one group per value; what a set has nothing of is left out of it."""
     shown = [(name, counts) for name, counts in columns.items() if getattr(counts, figure)]
-    width = 0.8 / max(1, len(shown))
+    if not shown or not values:
+        axes.set_axis_off()
+        return
+    width = 0.8 / len(shown)
     for place, (name, counts) in enumerate(shown):
         shares = counts.shares(figure)
         at = [index + (place - (len(shown) - 1) / 2) * width for index in range(len(values))]

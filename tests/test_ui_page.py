@@ -156,7 +156,7 @@ def test_a_question_is_answered_by_a_click(page: Page, house: House) -> None:
 def test_recording_and_what_only_the_browser_can_read(page: Page) -> None:
     """What MediaRecorder makes is Matroska, which the server can't read: the browser converts it."""
     page.get_by_role("button", name="Record").click()
-    expect(page.locator("#busy")).to_contain_text("Recording, 0:00.6")
+    expect(page.locator("#busy")).to_have_text(re.compile(r"Recording, \d+:(?!00\.[0-5])"))  # more than half a second
     page.get_by_role("button", name="Stop recording").click()
     expect(page.locator(".file")).to_have_text(re.compile(r"recording-.*\.wav"))
     lanes_ready(page)

@@ -164,8 +164,9 @@ class _Reader:
         said_deg = None
         if match := re.search(rf" {AT_SAID}{PLACE}$", text):
             said_deg, text = place_deg(match), text[: match.start()]
-        elif match := re.match(r"(?P<article>the )?(?P<place>left|right)(?: hand|-hand)? (?P<noun>[a-z].*)$", text):
-            if self._exact(match["noun"]):
+        else:
+            match = re.match(r"(?:the )?(?P<place>left|right)(?: hand|-hand)? (?P<noun>[a-z].*)$", text)
+            if match and self.mean(match["noun"]).known:
                 said_deg, text = DIRECTIONS[match["place"]], match["noun"]
         text = SOUND_OF.sub("", text)
         bare = DETERMINERS.sub("", text)
@@ -193,9 +194,6 @@ class _Reader:
                 # What is added keeps its adjectives: "gentle rain".
                 return (_Mention(bare if not definite else option, False, None, said_deg, definite),)
         return None
-
-    def _exact(self, text: str) -> bool:
-        return self.mean(text).known
 
     # clauses
 

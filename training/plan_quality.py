@@ -45,6 +45,7 @@ from smartdj_agent.plan_text import plan_text, read_plan_text
 from smartdj_agent.planner import Asked, Draft, Planner
 from smartdj_agent.steps import Operation, Step
 from training.designer import default_knowledge
+from training.evaluate import replace_anchored
 from training.pairs import TEST_COUNT, TEST_SEED, Pair, make_pair, read_pair
 
 SEEN_COUNT = 500
@@ -54,6 +55,8 @@ NEIGHBOURS = 20_000
 """Training instructions that the nearest one is sought among."""
 BATCH = 16
 ROWS = ("planner", "network alone", "deaf", "nearest", "untuned", "designer again")
+UNTRAINED = ("nearest", "untuned", "designer again")
+"""Rows that stay the same whatever planner is installed."""
 TARGETED = (Operation.REMOVE, Operation.VOLUME)
 
 
@@ -209,10 +212,10 @@ def f1(plan: Sequence[Step], references: Sequence[Sequence[Step]]) -> tuple[int,
     return max(counts, key=lambda pair: pair[0] / pair[1] if pair[1] else 0.0)
 
 
-def judge(pair: Pair, answer: Answer) -> dict[str, Any]:
-    """What is counted of one answer."""
+def judge(pair: Pair, answer: Answer, *, own: int | None = None) -> dict[str, Any]:
+    """What is counted of one answer; `own` is the place of the right plan that the answer itself is, if it is one."""
     present = {_key(sound.label): sound.azimuth_deg for sound in pair.present}
-    references = [read_answer(text) for text in pair.plans]
+    references = [read_answer(text) for place, text in enumerate(pair.plans) if place != own or len(pair.plans) == 1]
     asks = bool(references[0].question)
     verdict: dict[str, Any] = {"kind": pair.kind, "asks": asks, "asked": bool(answer.question)}
     try:
@@ -390,9 +393,11 @@ def main(
     }
     for name, make in makers(preset, row or ROWS):
         for (title, rows), (which, pairs) in zip(summary.items(), sets.items(), strict=True):
-            path = out / f"answers-{which}-{name.replace(' ', '-')}-{weights}.jsonl"
+            trained = "" if name in UNTRAINED else f"-{weights}"
+            path = out / f"answers-{which}-{name.replace(' ', '-')}{trained}.jsonl"
             answers = answers_of(f"{title}, {name}", pairs, path, make, console)
-            rows[name] = figures([judge(pair, answer) for pair, answer in zip(pairs, answers, strict=True)])
+            own = 1 if name == "designer again" else None
+            rows[name] = figures([judge(pair, answer, own=own) for pair, answer in zip(pairs, answers, strict=True)])
             scores = score([a.text for a in answers], [read_answer(p.plans[0]).text for p in pairs])
             rows[name][f"BERTScore F1 ({score.name})"] = round(float(np.mean(scores)), 4)
     about = {"planner_sha256": weights, "preset": preset, "neighbours": NEIGHBOURS}
@@ -403,9 +408,8 @@ def main(
     )
     text = table(summary)
     if markdown is not None:
-        before, _, rest = markdown.read_text(encoding="utf-8").partition("<!-- plans -->")
-        after = rest.partition("<!-- /plans -->")[2]
-        whole = f"{before}<!-- plans -->\n\nPlanner `{preset}` ({weights}).\n\n{text}\n<!-- /plans -->{after}"
+        body = f"Planner `{preset}` ({weights}).\n\n{text}"
+        whole = replace_anchored(markdown.read_text(encoding="utf-8"), "plans", body)
         write_file(markdown, whole.encode(), overwrite=True)
     print(text)
 

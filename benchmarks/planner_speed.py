@@ -35,7 +35,11 @@ INSTRUCTIONS = {
     "mood": "something eerie and cold",
     "question": "silent but very loud",
 }
-LOADING = "from smartdj_agent.agent import Agent; a = Agent(); p = a.planner; p.model; p.vocabulary; p.free_text; p.is_word('a')"
+LOADING = """
+from smartdj_agent.agent import Agent
+planner = Agent().planner
+planner.model, planner.vocabulary, planner.free_text, planner.is_word("a")
+"""
 
 
 def load_s(repeats: int) -> list[float]:

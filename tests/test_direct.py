@@ -216,8 +216,8 @@ def test_any_text_can_be_read(text: str) -> None:
 
 
 SAID = """
-turn up down the dog piano and , left right remove it by 3 dB seconds more keep only everything but add rain to in a hall
-on not don't make louder brighter
+turn up down the dog piano and , left right remove it by 3 dB seconds more keep only everything but add rain to in a
+hall on not don't make louder brighter
 """
 WORDS = st.sampled_from(SAID.split())
 

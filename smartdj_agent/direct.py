@@ -66,6 +66,7 @@ from smartdj_agent.direct_words import (
     USUAL_LEVEL,
     USUAL_S,
     WEAK,
+    WHERE_OTHER,
     colour,
     number,
     percent_db,
@@ -137,8 +138,8 @@ class _Reader:
 
     # nouns
 
-    def sounds(self, text: str) -> tuple[_Mention, ...] | None:
-        """The sounds that a noun phrase names; None where it names none."""
+    def sounds(self, text: str, *, new: bool = False) -> tuple[_Mention, ...] | None:
+        """The sounds that a noun phrase names, of the recording or `new` ones; None where it names none."""
         text = SOUND_OF.sub("", text.strip(" ,"))
         if text in PRONOUNS:
             return self.last or None
@@ -150,19 +151,19 @@ class _Reader:
             others = tuple(_Mention(s.label, True, s.azimuth_deg) for s in self.heard if s.label not in names)
             return others or None
         if any(sound.label == DETERMINERS.sub("", text) for sound in self.heard):
-            return self._one(text)  # "man speaking and laughing" is one sound
+            return self._one(text, new=new)  # "man speaking and laughing" is one sound
         parts = [part for part in CONJUNCTION.split(text) if part]
         if not 1 <= len(parts) <= 6:
             return None
-        each = [self._one(part) for part in parts]
+        each = [self._one(part, new=new) for part in parts]
         if any(part is None for part in each):
             return None
         return tuple(dict.fromkeys(mention for part in each if part is not None for mention in part))
 
-    def _one(self, text: str) -> tuple[_Mention, ...] | None:
+    def _one(self, text: str, *, new: bool = False) -> tuple[_Mention, ...] | None:
         """The sounds of a noun phrase without a conjunction."""
         said_deg = None
-        if match := re.search(rf" {AT_SAID}{PLACE}$", text):
+        if match := re.search(rf" (?:over )?(?:on|at|in|from|coming from) {PLACE}$", text):
             said_deg, text = place_deg(match), text[: match.start()]
         else:
             match = re.match(r"(?:the )?(?P<place>left|right)(?: hand|-hand)? (?P<noun>[a-z].*)$", text)
@@ -184,7 +185,7 @@ class _Reader:
             options += [" ".join(words[skip:]) for skip in (1, 2) if len(words) > skip]
         for option in dict.fromkeys(option for option in options if option):
             meaning = self.mean(option)
-            if meaning.there:
+            if meaning.there and not new:
                 there = [
                     s for s in meaning.there if said_deg is None or s.azimuth_deg is None or s.azimuth_deg == said_deg
                 ]
@@ -319,6 +320,10 @@ class _Reader:
                     # "Put rain on the left": it isn't there yet.
                     return (mentions, _adds(mentions, goal, 0.0)) if pattern in MAY_ADD and not movable else None
                 return mentions, _moves(mentions, goal)
+            match = WHERE_OTHER.fullmatch(candidate)
+            mentions, others = (self.sounds(match["x"]), self.sounds(match["y"])) if match else (None, None)
+            if mentions and others and others[0].heard_deg is not None:
+                return mentions, _moves(mentions, near(others[0].heard_deg))
             match = ACROSS.fullmatch(candidate)
             mentions = self.sounds(match["x"]) if match else None
             if mentions and all(mention.heard_deg for mention in mentions):
@@ -333,25 +338,25 @@ class _Reader:
         amounts = take_amounts(text)
         plain = re.sub(rf"\b{FILL} (?=\w+er\b|much|far|way|loud|quiet|up|down)", "", amounts.text)
         plain, size = sized(plain)
-        db = amounts.db
         usual = (USUAL_DB, LARGE_DB, SMALL_DB)[size]
-        for words, patterns in ((plain, ()), *(((without(plain, bare)), (bare,)) for bare in BARE.finditer(plain))):
-            said = db
-            signed = amounts.signed
-            if patterns and said is None:
-                said, signed = number(patterns[0]["num"]), patterns[0]["num"][0] in "+-"
-            if patterns and db is not None:
-                break
+        # What is said: an amount in dB or percent, else a bare number ("dog down 4"), else none.
+        said: list[tuple[str, float | None, bool]] = [
+            (plain, amounts.db, amounts.signed),
+            (amounts.text, amounts.db, False),
+        ]
+        if amounts.db is None:
+            for bare in BARE.finditer(plain):
+                said.append((without(plain, bare), number(bare["num"]), bare["num"][0] in "+-"))
+        for words, db, signed in said:
             for up, default, options in LOUDNESS:
-                timed = said is not None
-                mentions = self._match((*options, *LOUDNESS_TIMED[up]) if timed else options, words)
+                mentions = self._match(options if db is None else (*options, *LOUDNESS_TIMED[up]), words)
                 if mentions:
-                    gain = percent_db(said, up=up) if said is not None else (default or usual)
+                    gain = (default or usual) if db is None else percent_db(db, up=up)
                     return mentions, _gains(mentions, gain if up else -gain)
-            if said is not None and (signed or patterns):
-                mentions = self._match(NAMED_ONLY, words) if signed else None
+            if db is not None and signed:
+                mentions = self._match(NAMED_ONLY, words)
                 if mentions and all(mention.there or mention.definite for mention in mentions):
-                    return mentions, _gains(mentions, said)
+                    return mentions, _gains(mentions, db)
         return None
 
     def _remove(self, text: str) -> _Found | None:
@@ -387,10 +392,11 @@ class _Reader:
         if found := quiet.search(words):
             words = words[: found.start()] + (" " if found.start() else "") + words[found.end() :]
             gain = gain or DISTANT_ADD_DB
-        mentions = self.sounds(words.strip())
-        if not mentions:
-            return None
-        return mentions, _adds(mentions, place, gain)
+        words = re.sub(
+            r" (?:rolling|coming|drifting|floating|blowing|fading)(?: in| by| past)?$", "", words.strip(" ,")
+        )
+        mentions = self.sounds(words, new=True)
+        return (mentions, _adds(mentions, place, gain)) if mentions else None
 
 
 def near(azimuth_deg: float | None) -> float:
@@ -434,7 +440,14 @@ def _adds(mentions: Sequence[_Mention], azimuth_deg: float, gain_db: float) -> t
 
 def _plain(text: str) -> str:
     """A clause in lower case without politeness, verbs in their plain form."""
-    text = " ".join(text.strip(" ,.!?;:\"'-").split())
+    text = re.sub(r"^- | -$", "", " ".join(text.strip(" ,.!?;:\"'").split()))
+    # "Could the man be louder?" asks for what "the man should be louder" says.
+    text = re.sub(
+        r"^(?:can|could|would|may|should|shouldn't|can't|couldn't) ((?:the|my|that|this) .+?) (?=(?:be|come|go|"
+        r"sound|start|have|get)\b)",
+        r"\1 should ",
+        text,
+    )
     before = None
     while before != text:
         before = text
@@ -446,6 +459,9 @@ def _plain(text: str) -> str:
 def _folded(instruction: str) -> str:
     text = instruction.lower().replace("’", "'").replace("−", "-").replace("–", "-").replace("—", " - ")
     text = re.sub(r"(?<=\d),(?=\d)", ".", text)
+    text = re.sub(r"(?:^|\s)\(?(?:\d{1,2}|[a-e])[.)]\s+(?=[a-z])", "; ", text)  # numbered wishes
+    text = re.sub(r"^[-*•]\s+|\n\s*[-*•]\s+", "; ", text)
+    text = re.sub(r"(?<=[a-z]): ?(?=[-+0-9a-z])", " ", text)  # "dog: -6 dB"
     return re.sub(r"[“”\"]", "", text)
 
 

@@ -39,7 +39,8 @@ class _Amounts:
 
 POLITE = re.compile(
     r"^(?:hey|hi|hello|ok|okay|so|well|um|uh|please|pls|plz|kindly|just|also|then|and|now|maybe|perhaps|first|"
-    r"firstly|"
+    r"firstly|(?:i|we) (?:think|feel|believe|guess|find|reckon)(?: that)?|i'd say|it seems(?: that)?|in my opinion|"
+    r"to my ears|"
     r"second|secondly|third|finally|lastly|next|after that|but|yes|yeah|right|actually|simply|"
     r"(?:can|could|would|will) (?:you|we|u)(?: mind)?|(?:i want|i'd like|i would like|i'd love|i need|we need|"
     r"we want)"
@@ -75,7 +76,8 @@ _OUT = r"(?: (?:more|extra|further|or so|less))?"
 DB = re.compile(rf"(?:^|(?<= )){_BEFORE_NUM}{_NUM} ?(?:db|dbs|decibels?|desibels?)\b{_OUT}")
 _PERCENT = re.compile(rf"(?:^|(?<= )){_BEFORE_NUM}(?P<num>\d+(?:[.,]\d+)?) ?(?:%|percent\b|per cent\b)")
 SECONDS = re.compile(
-    rf"(?:^|(?<= )){_BEFORE_NUM}{_NUM} ?(?P<unit>ms|milliseconds?|msecs?|seconds?|secs?|s|minutes?|mins?)\b{_OUT}"
+    rf"(?:^|(?<= )){_BEFORE_NUM}{_NUM} ?(?P<unit>ms|milliseconds?|msecs?|seconds?|secs?|(?<![a-z])s|minutes?|mins?)"
+    rf"\b{_OUT}"
     r"(?: too)?"
 )
 _DEGREES = re.compile(
@@ -107,7 +109,7 @@ def number(text: str) -> float:
 
 
 def without(text: str, match: re.Match[str]) -> str:
-    return " ".join(f"{text[: match.start()]} {text[match.end() :]}".split())
+    return " ".join(f"{text[: match.start()]} {text[match.end() :]}".split()).strip(" ,")
 
 
 def take_amounts(text: str) -> _Amounts:
@@ -159,6 +161,9 @@ def sized(text: str) -> tuple[str, int]:
 
 _PLACE_WORDS: dict[str, float] = {
     **DIRECTIONS,
+    "l": -90.0,
+    "r": 90.0,
+    "c": 0.0,
     "front left": -45.0, "front right": 45.0, "left-front": -45.0, "right-front": 45.0, "front-left": -45.0,
     "front-right": 45.0, "half left": -45.0, "half right": 45.0, "halfway left": -45.0, "halfway right": 45.0,
     "slightly left": -45.0, "slightly right": 45.0, "centre": 0.0, "center": 0.0, "middle": 0.0, "centre front": 0.0,
@@ -323,6 +328,8 @@ EXTRACT = _all(
     rf"(?:remove|delete|mute|drop|lose|kill|cut|silence|get rid of|take out|erase) (?:everything|all|anything|"
     rf"all (?:the )?(?:other )?sounds|every sound|the rest)"
     rf"(?: else)?,? (?:but|except(?: for)?|apart from|other than|besides|save|that isn't|that is not) {_X}",
+    rf"(?:strip|take|cut|filter|throw) (?:everything|all|all (?:the )?(?:other )?sounds)(?: else)? (?:away|out),? "
+    rf"(?:but|except(?: for)?|apart from|other than|besides|save) {_X}",
     rf"{_X} (?:alone|only|solo)",
 )
 
@@ -415,7 +422,7 @@ EARLIER_TIMED = _all(
     rf"(?:bring|pull|move) forward {_X}",
 )
 
-_MOVE = r"(?:move|pan|send|shift|push|drag|throw|swing|turn|change|relocate|slide|bring|steer)"
+_MOVE = r"(?:move|take|pan|send|shift|push|drag|throw|swing|turn|change|relocate|slide|bring|steer)"
 MOVED = _all(
     rf"{_MOVE} {_X} {_AT}{PLACE}",
     rf"(?:put|place|position|set|have|keep|i want|i'd like|i need|want|let) {_X}(?: to)?(?: be| come| sound| sit|"
@@ -433,6 +440,7 @@ MAY_ADD = frozenset({MOVED[1], MOVED[8]})
 TURNED = _all(
     rf"(?:{_MOVE}|put|place|position|set|rotate) {_X}",
 )
+WHERE_OTHER = re.compile(rf"(?:{_MOVE}|put|place|set) (?P<x>.+?) (?:to )?where (?P<y>.+?) (?:is|are|sits|comes from)")
 ACROSS = re.compile(rf"(?:{_MOVE}|put|place) {_X} (?:over )?{_OTHER_SIDE}")
 
 _UP_VERB = r"(?:turn|crank|bring|push|pull|fade|take|move|nudge|bump|pump|dial|ride|mix|tune|go|pep|volume|set)"
@@ -447,9 +455,13 @@ _QUIETER = (
 _UP = _all(
     rf"{_UP_VERB} {_OF}{_X} (?:back )?up",
     rf"{_UP_VERB} up {_OF}{_X}",
+    rf"(?:hear |let me hear |i want to hear |i'd like )?more of {_X}",
+    rf"(?:bring|push|put) {_X} (?:forwards?|upfront|up front|to the fore|more forward)",
+    rf"(?:crank|pump) {_OF}{_X}",
     rf"(?:raise|increase|boost|lift|amplify|strengthen|emphasi[sz]e|elevate|enhance|bring out|highlight|intensify|"
     rf"accentuate|up) {_OF}{_X}(?: up)?",
-    rf"(?:make|get|have|let|want|i want|i'd like) {_X} (?:to )?(?:sound |be |get |become |come (?:out|through)"
+    rf"(?:make|get|have|let|want|i want|i'd like|i'd prefer|i prefer) {_X} (?:to )?(?:sound |be |get |become |"
+    rf"come (?:out|through)"
     rf" )?{_LOUDER}",
     rf"(?:make|let|have) {_X} (?:to )?(?:stand out|come through|cut through|shine)",
     rf"{_X} (?:{_SHALL} )?(?:be |get |sound |come |go |become )?(?:{_LOUDER}|up)",
@@ -466,13 +478,16 @@ _DOWN = _all(
     rf"(?:{_UP_VERB}|tone|calm|quiet) down {_OF}{_X}",
     rf"(?:lower|reduce|decrease|attenuate|soften|quieten|quiet|dampen|dim|diminish|lessen|duck|ease off|back off|"
     rf"tame|weaken|subdue|hush) {_OF}{_X}(?: down| back)?",
-    rf"(?:make|get|have|let|want|i want|i'd like) {_X} (?:to )?(?:sound |be |get |become )?{_QUIETER}",
+    rf"(?:make|get|have|let|want|i want|i'd like|i'd prefer|i prefer) {_X} (?:to )?(?:sound |be |get |"
+    rf"become )?{_QUIETER}",
     rf"{_X} (?:{_SHALL} )?(?:be |get |sound |come |go |become )?(?:{_QUIETER}|down)",
     rf"(?:less|quieter|a quieter|a quiet|softer|a softer|not so much|less of) {_X}",
     rf"{_X} (?:not so|less|not as) loud",
+    rf"(?:duck|lower|push) {_X} (?:under|behind|below) .+",
 )
 _DOWN_TOO_LOUD = _all(
-    rf"{_X} (?:is|are|sounds?|seems?) (?:too|so) (?:loud|strong|prominent|dominant|noisy|present|overpowering)",
+    rf"{_X} (?:\w+s |(?:is|are) \w+ing )?(?:is |are |sounds? |seems? )?(?:too|so) (?:loudly|loud|strong|prominent|"
+    rf"dominant|noisy|present|overpowering)",
     rf"{_X} (?:is|are) (?:overpowering|deafening|drowning everything(?: out)?)",
 )
 _DOWN_FAINT = _all(
@@ -484,7 +499,8 @@ _DOWN_FAINT = _all(
 _DOWN_BACK = _all(
     rf"(?:put|push|move|keep|send|place|fade|bring|pull|drop|let|have) {_X} (?:fade |go |sink )?(?:deep |far |"
     rf"back |further |more )*(?:in|into|to) the (?:back|background|distance)",
-    rf"(?:make|have|let) {_X} (?:sound |be )?(?:more )?(?:further away|farther away|distant|far away|further back)",
+    rf"(?:make|have|let) {_X} (?:to )?(?:sound |be |seem )?(?:more )?(?:further away|farther away|distant|far away|"
+    rf"further back)",
     rf"{_X} (?:in|into|to) the (?:background|distance)",
 )
 _DOWN_HALF = _all(
@@ -522,12 +538,12 @@ REMOVE = _all(
     rf"wipe|wipe out|chop|chop out|axe|leave out|turn off|switch off|shut off|shut up|tune out|block out) "
     rf"{_X}(?: {_GONE})?(?: completely| entirely| altogether| totally| fully)?",
     rf"(?:take|get|cut|edit|filter|strip|throw|leave|turn|switch|shut|have|want|i want) {_X} {_GONE}(?: completely|"
-    rf" entirely| altogether)?(?: of (?:here|it|this))?",
+    rf" entirely| altogether)?(?: of (?:here|there|it|this))?",
     rf"shut {_X} up",
     rf"(?:make|let|have) {_X} (?:to )?(?:disappear|vanish|go away|go|silent|inaudible|stop|be gone|shut up)",
     rf"{_X} {_SHALL} (?:go|go away|disappear|vanish|stop|be (?:gone|removed|muted|deleted|cut|silent|silenced|out))"
     rf"(?: completely| entirely)?",
-    rf"{_X} (?:out|gone|away)",
+    rf"{_X} (?:out|gone|away|off|mute|muted|removed|deleted)",
     rf"(?:no more|enough of|away with|down with|out with) {_X}",
 )  # fmt: skip
 ADD = re.compile(
@@ -549,7 +565,7 @@ def colour(word: str) -> Timbre:
 # --- clauses -------------------------------------------------------------------------------------------------
 
 STRONG = re.compile(
-    r"(?:[;!?\n]|\.(?!\d)|:(?= )|\s-\s|\s--\s)+|,? (?:and )?then |,? while |,? whereas |"
+    r"(?:[;!?\n]|\.(?!\d)|\s-\s|\s--\s)+|,? (?:and )?then |,? while |,? whereas |"
     r"(?<!everything)(?<!all)(?<! else)(?<!sounds)(?<!sound)(?<!anything)(?<!nothing),? but (?:also )?|"
     r",? (?=(?:so that|because|since|without|so the|so i|so we)\b)"
 )

@@ -14,9 +14,9 @@ _AXES: tuple[tuple[str, str], ...] = (
      "loud noisy deafening blaring roaring thunderous ear-splitting earsplitting booming noise"),
     ("calm relaxed peaceful serene tranquil restful relaxing placid soothing laid-back sleepy still",
      "hectic frantic chaotic frenzied wild agitated stressful turbulent rushed restless agitating panicked"),
-    ("happy cheerful joyful merry jolly joyous gleeful upbeat carefree lighthearted light-hearted",
-     "sad gloomy melancholic melancholy mournful sorrowful depressing miserable bleak tragic sombre somber eerie creepy "
-     "spooky menacing sinister ominous"),
+    ("happy cheerful joyful merry jolly joyous gleeful upbeat carefree light-hearted",
+     "sad gloomy melancholic melancholy mournful sorrowful depressing miserable bleak tragic sombre somber eerie "
+     "creepy menacing sinister ominous"),
     ("safe cosy cozy comforting homely reassuring harmless",
      "scary terrifying frightening creepy eerie spooky menacing threatening horrifying sinister dangerous nightmarish"),
     ("empty deserted abandoned lonely solitary desolate uninhabited",

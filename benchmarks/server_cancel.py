@@ -311,7 +311,7 @@ def measure_ways(bench: Bench, rounds: int, programs: dict[str, str], folder: Pa
     for number in range(rounds):
         for name, way in ways.items():
             times[name].append(bench.measure(way))
-        print(f"round {number + 1}: {({name: round(1000 * t[-1]) for name, t in times.items()})} ms", file=sys.stderr)
+        print(f"round {number + 1}: { ({name: round(1000 * t[-1]) for name, t in times.items()}) } ms", file=sys.stderr)
     return {
         "ms": {name: spread(values) for name, values in times.items()},
         "asked_every_ms": round(1000 * statistics.median(bench.watch.gaps), 2),

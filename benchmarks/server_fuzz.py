@@ -187,9 +187,24 @@ class Maker:
     def hash(self) -> str:
         """Something like a SHA-256, known or not."""
         known = self.rng.choice(self.hashes)
-        return self.rng.choice(
-            (known, known, known.upper(), known[:-1], known + "0", f"../{known[3:]}", "g" * 64, "0" * 64, " " * 64, "")
-        ) if self.rng.random() < 0.9 else self.text()
+        return (
+            self.rng.choice(
+                (
+                    known,
+                    known,
+                    known.upper(),
+                    known[:-1],
+                    known + "0",
+                    f"../{known[3:]}",
+                    "g" * 64,
+                    "0" * 64,
+                    " " * 64,
+                    "",
+                )
+            )
+            if self.rng.random() < 0.9
+            else self.text()
+        )
 
     def path(self) -> str:
         """Some path, most of them traps that `lay_traps` has laid."""

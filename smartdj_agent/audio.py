@@ -84,9 +84,7 @@ _FALLBACKS: dict[str, tuple[str, ...]] = {
 _LOSSY_CONTAINERS = frozenset({"OGG", "MP3"})
 _LOSSLESS_SUBTYPES = frozenset(_INTEGER_BITS) | {"FLOAT", "DOUBLE"}
 _WAV_LIMIT_BYTES = (1 << 32) - (1 << 20)
-_STREAMED_BYTES = (
-    0x7FFF0000  # programs that write WAV to a pipe state a length from here up, since they can't know it
-)
+_STREAMED_BYTES = 0x7FFF0000  # programs that write WAV to a pipe state a length from here up, since they can't know it
 # libsndfile states 2^63 − 1 frames for FLAC that was written to a pipe; soundfile can't read that to its end.
 _LENGTH_UNKNOWN = 1 << 62
 _UNKNOWN_TO_LIBSNDFILE = frozenset(
@@ -181,9 +179,7 @@ class AudioHeader:
     format: AudioFormat
 
 
-def read_header(
-    path: str | os.PathLike[str], *, max_duration_s: float = MAX_DURATION_S, name: str = ""
-) -> AudioHeader:
+def read_header(path: str | os.PathLike[str], *, max_duration_s: float = MAX_DURATION_S, name: str = "") -> AudioHeader:
     """Read what a file says about its recording, and check all that can be checked without its samples.
 
     Parameters
@@ -207,9 +203,7 @@ def read_header(
         return _header(sound, shown, max_duration_s)
 
 
-def read_audio(
-    path: str | os.PathLike[str], *, start_frame: int = 0, frames: int | None = None
-) -> Audio:
+def read_audio(path: str | os.PathLike[str], *, start_frame: int = 0, frames: int | None = None) -> Audio:
     """Read a recording, or a part of it.
 
     Parameters
@@ -284,20 +278,14 @@ def _check_readable(file: Path, shown: Path) -> None:
         with file.open("rb") as stream:
             head = stream.read(12)
     except OSError as error:
-        hint = (
-            "check that you may read it"
-            if isinstance(error, PermissionError)
-            else "check the disk it lies on"
-        )
+        hint = "check that you may read it" if isinstance(error, PermissionError) else "check the disk it lies on"
         raise SmartDJError(
             ErrorCode.AUDIO_UNREADABLE, f"{shown} can't be opened: {error.strerror or error}", hint
         ) from error
     if not head:
         raise SmartDJError(ErrorCode.AUDIO_EMPTY, f"{shown} is empty (0 bytes)", "record or export it again")
     if head[4:8] == b"ftyp" or head[:4] in (b"\x1aE\xdf\xa3", b"0&\xb2u"):  # MP4, Matroska, ASF
-        raise SmartDJError(
-            ErrorCode.AUDIO_UNSUPPORTED, f"{shown} is in a format that can't be read here", _CONVERT
-        )
+        raise SmartDJError(ErrorCode.AUDIO_UNSUPPORTED, f"{shown} is in a format that can't be read here", _CONVERT)
 
 
 def _is_lossy(stored: AudioFormat) -> bool:
@@ -433,9 +421,7 @@ def _too_big(file: Path) -> SmartDJError:
 
 def _unreadable(file: Path, why: str) -> SmartDJError:
     if file.suffix.lower().lstrip(".") in _UNKNOWN_TO_LIBSNDFILE:
-        return SmartDJError(
-            ErrorCode.AUDIO_UNSUPPORTED, f"{file} is in a format that can't be read here", _CONVERT
-        )
+        return SmartDJError(ErrorCode.AUDIO_UNSUPPORTED, f"{file} is in a format that can't be read here", _CONVERT)
     reason = why.split(": ", 1)[-1].strip().rstrip(".").splitlines()
     return SmartDJError(
         ErrorCode.AUDIO_UNREADABLE,
@@ -546,9 +532,7 @@ def check_output(
         raise exists_error(file)
     folder = file.parent
     if not folder.is_dir():
-        raise SmartDJError(
-            ErrorCode.OUTPUT_UNWRITABLE, f"the folder {folder} does not exist", "create it first"
-        )
+        raise SmartDJError(ErrorCode.OUTPUT_UNWRITABLE, f"the folder {folder} does not exist", "create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise SmartDJError(
             ErrorCode.OUTPUT_UNWRITABLE, f"the folder {folder} can't be written to", "choose another folder"
@@ -584,9 +568,7 @@ def write_audio(path: str | os.PathLike[str], audio: Audio, *, overwrite: bool =
     """
     file = Path(path)
     if audio.n_samples == 0 or audio.channels == 0:
-        raise SmartDJError(
-            ErrorCode.AUDIO_EMPTY, f"nothing to write to {file}: no samples", "check the input"
-        )
+        raise SmartDJError(ErrorCode.AUDIO_EMPTY, f"nothing to write to {file}: no samples", "check the input")
     chosen = output_format(file, audio.format)
     check_output(file, overwrite=overwrite)
     target = Path(os.path.realpath(file))
@@ -744,9 +726,7 @@ def audio_sha256(audio: Audio) -> str:
     digest = hashlib.sha256(f"{audio.sample_rate} {audio.channels} {audio.n_samples}\n".encode())
     for channel in audio.samples:
         for start in range(0, channel.size, _BLOCK):
-            digest.update(
-                (channel[start : start + _BLOCK].astype("<f8") + 0.0).tobytes()
-            )  # + 0.0: −0 and 0 agree
+            digest.update((channel[start : start + _BLOCK].astype("<f8") + 0.0).tobytes())  # + 0.0: −0 and 0 agree
     return digest.hexdigest()
 
 

@@ -140,22 +140,16 @@ app.command()(serve)
 SourceArgument = Annotated[Path, typer.Argument(metavar="IN", help="The recording; it is never changed.")]
 InstructionArgument = Annotated[
     str,
-    typer.Argument(
-        metavar="INSTRUCTION", help='What it should become, e.g. "make this sound like a rainy morning".'
-    ),
+    typer.Argument(metavar="INSTRUCTION", help='What it should become, e.g. "make this sound like a rainy morning".'),
 ]
 OutputOption = Annotated[
     Path,
-    typer.Option(
-        "-o", "--output", metavar="OUT", help="Where the edited recording goes; the ending names the format."
-    ),
+    typer.Option("-o", "--output", metavar="OUT", help="Where the edited recording goes; the ending names the format."),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Same seed, same result.")]
 ModeOption = Annotated[
     Mode,
-    typer.Option(
-        "--mode", help="preserve: change only the named sound; generate: the whole recording is made anew."
-    ),
+    typer.Option("--mode", help="preserve: change only the named sound; generate: the whole recording is made anew."),
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where the networks run.")]
 PresetOption = Annotated[
@@ -177,9 +171,7 @@ JsonOption = Annotated[
     bool,
     typer.Option("--json", help="Events as JSON lines on standard output; the rest stays on standard error."),
 ]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace existing outputs (never the recording).")
-]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs (never the recording).")]
 AddSourceOption = Annotated[
     AddSource,
     typer.Option(
@@ -376,9 +368,7 @@ def _root(
     ] = None,
     version: Annotated[
         bool,
-        typer.Option(
-            "--version", is_eager=True, callback=lambda value: _show_version(value), help="Show the version."
-        ),
+        typer.Option("--version", is_eager=True, callback=lambda value: _show_version(value), help="Show the version."),
     ] = False,
 ) -> None:
     if server is None:
@@ -531,9 +521,7 @@ def apply(
 def step(
     context: typer.Context,
     source: SourceArgument,
-    text: Annotated[
-        str, typer.Argument(metavar="STEP", help='One edit, e.g. "remove the sound of dog barking".')
-    ],
+    text: Annotated[str, typer.Argument(metavar="STEP", help='One edit, e.g. "remove the sound of dog barking".')],
     output: OutputOption,
     plan_out: PlanOutOption = None,
     steps_dir: StepsDirOption = None,
@@ -709,9 +697,7 @@ def models_verify(
         from smartdj_agent.eventjson import fields_to_dict, to_line
 
         for item in differences:
-            write_stdout(
-                to_line({"event": "tensor", **fields_to_dict(item), "ok": item not in failed}) + "\n"
-            )
+            write_stdout(to_line({"event": "tensor", **fields_to_dict(item), "ok": item not in failed}) + "\n")
     else:
         rows = [("file", "tensor", "max |difference|", "")]
         rows += [
@@ -857,9 +843,7 @@ def _answer(question: Question, screen: Screen) -> str:
     screen.line(question.text, "bold")
     for number, choice in enumerate(choices, start=1):
         screen.line(f"  {number}. {choice}")
-    prompt = (
-        f"A number from 1 to {len(choices)}, or say it differently: " if choices else "Say it differently: "
-    )
+    prompt = f"A number from 1 to {len(choices)}, or say it differently: " if choices else "Say it differently: "
     for _ in range(MAX_QUESTIONS):
         try:
             answer = _ask(prompt).strip()
@@ -976,9 +960,7 @@ def _carry_out(
     write_audio(outputs.audio, finished.audio, overwrite=outputs.overwrite)
     written = {"output": str(outputs.audio)}
     if outputs.plan is not None:
-        write_plan(
-            outputs.plan, replace(finished.plan, source_name=plan.source_name), overwrite=outputs.overwrite
-        )
+        write_plan(outputs.plan, replace(finished.plan, source_name=plan.source_name), overwrite=outputs.overwrite)
         written["plan_file"] = str(outputs.plan)
     if outputs.report is not None and collector is not None:
         from smartdj_agent.report import build_report

@@ -203,8 +203,7 @@ class Screen:
         for sound in event.sounds:
             where = "" if sound.azimuth_deg is None else f", {_direction(sound.azimuth_deg)}"
             self.line(
-                f"heard {sound.label} ({sound.confidence:.0%}{where}, "
-                f"{sound.start_s:.1f}–{sound.end_s:.1f} s)",
+                f"heard {sound.label} ({sound.confidence:.0%}{where}, {sound.start_s:.1f}–{sound.end_s:.1f} s)",
                 "dim",
             )
         self.status("planning")

@@ -190,19 +190,13 @@ def _check_cuda() -> list[Check]:
     import torch
 
     if not torch.cuda.is_available():
-        built = (
-            f"torch is built for CUDA {torch.version.cuda}"
-            if torch.version.cuda
-            else "torch is built for CPU only"
-        )
+        built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built for CPU only"
         return [Check("cuda", f"no device ({built}); the CPU is used")]
     checks = []
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
         bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
-        checks.append(
-            Check(f"cuda:{number}", f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, {bf16}")
-        )
+        checks.append(Check(f"cuda:{number}", f"{properties.name}, {properties.total_memory / 1e9:.0f} GB, {bf16}"))
     return checks
 
 
@@ -212,9 +206,7 @@ def _check_memory() -> list[Check]:
         return [Check("memory", "not known on this system")]
     detail = f"{available / 1e9:.1f} GB available"
     if available < MEMORY_NEEDED_GB * 1e9:
-        return [
-            Check("memory", detail, Health.WARN, f"close other programs: edits want {MEMORY_NEEDED_GB:g} GB")
-        ]
+        return [Check("memory", detail, Health.WARN, f"close other programs: edits want {MEMORY_NEEDED_GB:g} GB")]
     return [Check("memory", detail)]
 
 
@@ -238,17 +230,13 @@ def _check_disk() -> list[Check]:
                 pass
         except OSError as error:
             hint = (
-                "write results to another folder (-o)"
-                if name == "working folder"
-                else "set TMPDIR to another folder"
+                "write results to another folder (-o)" if name == "working folder" else "set TMPDIR to another folder"
             )
             detail = f"{folder}: not writable ({error.strerror or error})"
             checks.append(Check(name, detail, Health.WARN, hint))
             continue
         low = free < DISK_NEEDED_GB * 1e9
-        checks.append(
-            Check(name, detail, Health.WARN if low else Health.OK, "free some space" if low else "")
-        )
+        checks.append(Check(name, detail, Health.WARN if low else Health.OK, "free some space" if low else ""))
     return checks
 
 

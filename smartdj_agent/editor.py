@@ -429,7 +429,12 @@ class Editor:
             stereo = resample(to_stereo(samples.astype(np.float32, copy=False)), rate, SAMPLE_RATE)
             stereo = np.pad(stereo, ((0, 0), (0, max(0, length_24k - stereo.shape[1]))))
             peak = max(1.0, float(np.max(np.abs(stereo), initial=0.0)))
-            chain = Chain(tuple(self.encode(stereo[:, start:stop] / peak) for start, stop in windows), peak)
+            latents: list[Tensor] = []
+            for start, stop in windows:
+                yield StepProgress(0.0, "encoding")  # also where the caller may stop
+                latents.append(self.encode(stereo[:, start:stop] / peak))
+            chain = Chain(tuple(latents), peak)
+        yield StepProgress(0.0, "encoding")
         text = self.conditioning(format_step(step))
         result = np.zeros((2, length_24k), np.float32)
         fade = SAMPLE_RATE
@@ -441,6 +446,7 @@ class Editor:
                     yield item
                     continue
                 edited_latents.append(item)
+                yield StepProgress(low + (high - low) * 0.95, "decoding")
                 edited = self.decode(item, stop - start)
                 if index > 0:
                     edited[:, :fade] *= np.linspace(0, 1, min(fade, stop - start), dtype=np.float32)
@@ -502,8 +508,9 @@ def embed_sound(listener: Listener, mono: np.ndarray) -> np.ndarray:
     """
     peak = float(np.max(np.abs(mono), initial=0.0))
     wave = torch.from_numpy(np.ascontiguousarray(mono, np.float32) * (0.5 / max(peak, 1e-9)))
-    spectrum = listener.spectrum(wave.expand(1, 2, -1).to(listener.logit_scale.device))
-    frames, _ = listener.frames(listener.features(spectrum))
+    wave = wave.expand(1, 2, -1).to(listener.logit_scale.device)
+    spectrum = listener.spectrum(wave)
+    frames, _ = listener.frames(listener.sense(wave, spectrum))
     vectors = torch.nn.functional.normalize(listener.embed(frames).float(), dim=-1)[0]
     power = spectrum[0, 0].abs().square().sum(dim=0)
     mean = vectors[power >= power.median()].mean(dim=0)

@@ -133,9 +133,7 @@ def choose_region(levels: Levels, longest_s: float, *, continuous: bool) -> tupl
     return begin, min(levels.duration_s, max(begin + STEP_S, (last + 1) * STEP_S))
 
 
-def _steadiest(
-    decibels: np.ndarray, audible: np.ndarray, first: int, last: int, count: int
-) -> tuple[int, int]:
+def _steadiest(decibels: np.ndarray, audible: np.ndarray, first: int, last: int, count: int) -> tuple[int, int]:
     inner = decibels[first:last].astype(np.float64)
     sums = np.cumsum(np.concatenate([[0.0], inner]))
     squares = np.cumsum(np.concatenate([[0.0], inner**2]))
@@ -146,9 +144,7 @@ def _steadiest(
     return start, start + count
 
 
-def _loudest_event(
-    decibels: np.ndarray, audible: np.ndarray, first: int, last: int, count: int
-) -> tuple[int, int]:
+def _loudest_event(decibels: np.ndarray, audible: np.ndarray, first: int, last: int, count: int) -> tuple[int, int]:
     peak = int(np.argmax(decibels))
     gap = round(GAP_S / STEP_S)
     start, stop = peak, peak + 1
@@ -217,9 +213,7 @@ def read_excerpt(
     if len(samples) == 0:
         raise SmartDJError(ErrorCode.AUDIO_EMPTY, f"The library sound {path} is empty.", mend)
     if not np.isfinite(samples).all():
-        raise SmartDJError(
-            ErrorCode.AUDIO_NOT_FINITE, f"The library sound {path} holds invalid samples.", mend
-        )
+        raise SmartDJError(ErrorCode.AUDIO_NOT_FINITE, f"The library sound {path} holds invalid samples.", mend)
     mono = to_mono(samples.T)
     if rate != sample_rate:
         mono = soxr.resample(mono, rate, sample_rate, quality="VHQ")

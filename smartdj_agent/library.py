@@ -239,9 +239,7 @@ class SoundLibrary:
             ) from error
         mono = np.ascontiguousarray(samples.mean(axis=1), dtype=np.float32)
         if len(mono) == 0:
-            raise SmartDJError(
-                ErrorCode.AUDIO_EMPTY, f"The library sound {clip.path} is empty.", "Take it out."
-            )
+            raise SmartDJError(ErrorCode.AUDIO_EMPTY, f"The library sound {clip.path} is empty.", "Take it out.")
         if not np.isfinite(mono).all():
             raise SmartDJError(
                 ErrorCode.AUDIO_NOT_FINITE,

@@ -85,9 +85,7 @@ def index(
                     _show_progress(item, screen)
         except KeyboardInterrupt:
             done = f"{at.done:,} of {at.count:,} files are done" if at is not None else "nothing was read yet"
-            raise SmartDJError(
-                ErrorCode.CANCELLED, f"stopped; {done}", "run the same command again to go on"
-            ) from None
+            raise SmartDJError(ErrorCode.CANCELLED, f"stopped; {done}", "run the same command again to go on") from None
 
 
 def _show_progress(item: Any, screen: Screen) -> None:

@@ -310,9 +310,7 @@ def build_index(
         with filelock.FileLock(f"{file}.lock", timeout=0):
             yield from _Builder(root, file, encode, hear, listener_id, rebuild).run()
     except filelock.Timeout:
-        raise SmartDJError(
-            ErrorCode.USAGE, f"{root} is being indexed by another run.", "Wait for it to end."
-        ) from None
+        raise SmartDJError(ErrorCode.USAGE, f"{root} is being indexed by another run.", "Wait for it to end.") from None
     except (sqlite3.Error, OSError) as error:
         raise _damaged(file, error) from error
 
@@ -722,4 +720,3 @@ def near_best(matches: Sequence[LibraryMatch], seed: int) -> list[LibraryMatch]:
     near = [match for match in matches[:MOST_NEAR] if match.similarity >= best - NEAR]
     order = np.random.default_rng(seed).permutation(len(near))
     return [*(near[i] for i in order), *matches[len(near) :]]
-

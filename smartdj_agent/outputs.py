@@ -247,9 +247,7 @@ def _check_file(path: Path, option: str, sources: list[Path], overwrite: bool) -
                 field=option,
             )
     if path.is_dir():
-        raise SmartDJError(
-            ErrorCode.OUTPUT_UNWRITABLE, f"{path} is a folder", "give the name of a file", field=option
-        )
+        raise SmartDJError(ErrorCode.OUTPUT_UNWRITABLE, f"{path} is a folder", "give the name of a file", field=option)
     if os.path.lexists(path):
         if not overwrite:
             raise exists_error(path, option)

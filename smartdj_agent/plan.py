@@ -161,9 +161,7 @@ class Plan:
             ("plan.provenance.created", self.provenance.created),
         ):
             if len(text) > MAX_TEXT_CHARS:
-                _invalid(
-                    f"{path} has {len(text)} characters; allowed are {MAX_TEXT_CHARS}", "Shorten it.", path
-                )
+                _invalid(f"{path} has {len(text)} characters; allowed are {MAX_TEXT_CHARS}", "Shorten it.", path)
             if any(unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\r\t" for char in text):
                 _invalid(f"{path} holds control characters", "Use only printable characters.", path)
 
@@ -307,9 +305,7 @@ def plan_from_dict(document: Any) -> Plan:
     _check_version(document)
     _check_keys(document, ("version", "instruction", "source", "steps", "provenance"), "plan")
     source = _mapping(document.get("source"), ("name", "sha256"), "plan.source")
-    provenance = _mapping(
-        document.get("provenance"), ("planner", "editor", "seed", "created"), "plan.provenance"
-    )
+    provenance = _mapping(document.get("provenance"), ("planner", "editor", "seed", "created"), "plan.provenance")
     return Plan(
         _read_steps(document.get("steps")),
         _text(document.get("instruction"), "plan.instruction"),
@@ -362,11 +358,7 @@ def plan_from_json(text: str) -> Plan:
     try:
         document = json.loads(text, object_pairs_hook=_unique_pairs)
     except (ValueError, RecursionError) as error:
-        detail = (
-            f"{error.msg} in line {error.lineno}"
-            if isinstance(error, json.JSONDecodeError)
-            else "not readable"
-        )
+        detail = f"{error.msg} in line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "not readable"
         _invalid(f"the plan is not valid JSON: {detail}", "Check its brackets, commas and quotes.", "plan")
     return plan_from_dict(document)
 
@@ -407,9 +399,7 @@ def _plain(node: yaml.Node) -> Any:
         pairs = []
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                _invalid(
-                    f"line {key.start_mark.line + 1} of the plan has a key that is not a word", _QUOTE, "plan"
-                )
+                _invalid(f"line {key.start_mark.line + 1} of the plan has a key that is not a word", _QUOTE, "plan")
             pairs.append((key.value, _plain(value)))
         return _unique_pairs(pairs)
     if isinstance(node, yaml.SequenceNode):
@@ -434,9 +424,7 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_version(document: dict[str, Any]) -> None:
     if "version" not in document:
-        _invalid(
-            "plan.version is missing", f"Write 'version: {PLAN_VERSION}' as the first line.", "plan.version"
-        )
+        _invalid("plan.version is missing", f"Write 'version: {PLAN_VERSION}' as the first line.", "plan.version")
     version = document["version"]
     if isinstance(version, bool) or str(version) != str(PLAN_VERSION):
         raise SmartDJError(
@@ -455,8 +443,7 @@ def _check_keys(mapping: Mapping[str, Any], known: tuple[str, ...], path: str) -
             looks_like_step = " " in shown
             _invalid(
                 f"{path} has an unknown key {shown!r}",
-                f"Known keys: {', '.join(known)}.{_suggest(shown, known)}"
-                + (f" {_QUOTE}" if looks_like_step else ""),
+                f"Known keys: {', '.join(known)}.{_suggest(shown, known)}" + (f" {_QUOTE}" if looks_like_step else ""),
                 field,
             )
 
@@ -498,9 +485,7 @@ def _read_steps(value: Any) -> tuple[PlanStep, ...]:
         id = entry.get("id")
         if id is not None and (isinstance(id, bool) or not isinstance(id, str | int)):
             _invalid(f"{path}.id is not a name", "Give a short name such as s1.", f"{path}.id")
-        entries.append(
-            (None if id is None else str(id), step, _flag(entry.get("enabled", True), f"{path}.enabled"))
-        )
+        entries.append((None if id is None else str(id), step, _flag(entry.get("enabled", True), f"{path}.enabled")))
     taken = {id for id, _, _ in entries if id is not None}
     steps = []
     for id, step, enabled in entries:
@@ -601,9 +586,7 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        _invalid(
-            f"{path} is not a text file in UTF-8", "Is this the right file? A plan is a text file.", "plan"
-        )
+        _invalid(f"{path} is not a text file in UTF-8", "Is this the right file? A plan is a text file.", "plan")
     return plan_from_json(text) if path.suffix.lower() == ".json" else plan_from_yaml(text)
 
 

@@ -34,9 +34,7 @@ def short_step(step: Step) -> str:
 
 def plan_text(steps: Sequence[Step], question: str = "", choices: Sequence[str] = ()) -> str:
     """Write a plan, or a question; lines end with a line feed."""
-    lines = (
-        [ASK + question, *(OR + choice for choice in choices)] if question else [short_step(s) for s in steps]
-    )
+    lines = [ASK + question, *(OR + choice for choice in choices)] if question else [short_step(s) for s in steps]
     return "".join(f"{line}\n" for line in lines)
 
 

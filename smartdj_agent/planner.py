@@ -249,7 +249,6 @@ class Planner:
         if step in emitted:
             return False
         return not any(
-            other.target == step.target
-            and (other.operation is Operation.REMOVE or other.operation is step.operation)
+            other.target == step.target and (other.operation is Operation.REMOVE or other.operation is step.operation)
             for other in emitted
         )

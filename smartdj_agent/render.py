@@ -297,9 +297,7 @@ def timbre_sections(timbre: Timbre, sample_rate: int) -> np.ndarray:
         else:
             root = 10.0 ** (section.gain_db / 40.0)
             side = 2.0 * np.sqrt(root) * alpha
-            sign = (
-                1.0 if section.shape == "low shelf" else -1.0
-            )  # the two shelves mirror each other's spectrum
+            sign = 1.0 if section.shape == "low shelf" else -1.0  # the two shelves mirror each other's spectrum
             up, down = root + 1, root - 1
             b = root * np.array(
                 [

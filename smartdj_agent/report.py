@@ -271,11 +271,7 @@ class RunCollector:
     def record(self) -> RunRecord:
         """Return what has been collected so far."""
         source, listened, finished = self._source, self._listened, self._finished
-        whole = (
-            picture_of(_difference(source, self._current), source.sample_rate)
-            if len(self._steps) > 1
-            else None
-        )
+        whole = picture_of(_difference(source, self._current), source.sample_rate) if len(self._steps) > 1 else None
         return RunRecord(
             command=self._command,
             instruction=self.instruction,
@@ -632,13 +628,9 @@ def _draw_spectrogram(axis: Axes, picture: Picture, top_db: float) -> AxesImage:
         interpolation="none",
     )
     marks = [
-        hz
-        for hz in (20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
-        if low <= math.log10(hz) <= high
+        hz for hz in (20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000) if low <= math.log10(hz) <= high
     ]
-    axis.set_yticks(
-        [math.log10(hz) for hz in marks], [f"{hz // 1000}k" if hz >= 1000 else str(hz) for hz in marks]
-    )
+    axis.set_yticks([math.log10(hz) for hz in marks], [f"{hz // 1000}k" if hz >= 1000 else str(hz) for hz in marks])
     axis.set_ylabel("Frequency (Hz)")
     return image
 
@@ -727,9 +719,7 @@ def build_report(record: RunRecord) -> str:
 
     from smartdj_agent.report_page import TEMPLATE
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
         clock=_clock,
         db=_db,
@@ -740,22 +730,16 @@ def build_report(record: RunRecord) -> str:
         integer=_integer,
     )
     pictures = {
-        step.step_id: draw_svg(
-            step.before, step.after, step.difference, step.touched_s, salt=f"step-{step.step_id}"
-        )
+        step.step_id: draw_svg(step.before, step.after, step.difference, step.touched_s, salt=f"step-{step.step_id}")
         for step in record.steps
     }
     whole = ""
     if record.whole_difference is not None:
-        whole = draw_svg(
-            record.steps[0].before, record.steps[-1].after, record.whole_difference, (), salt="whole"
-        )
+        whole = draw_svg(record.steps[0].before, record.steps[-1].after, record.whole_difference, (), salt="whole")
     done = {step.step_id: step for step in record.steps}
     return environment.from_string(TEMPLATE).render(
         run=record,
-        rows=[(item, format_step(item.step), done.get(item.id)) for item in record.plan.steps]
-        if record.plan
-        else [],
+        rows=[(item, format_step(item.step), done.get(item.id)) for item in record.plan.steps] if record.plan else [],
         pictures=pictures,
         whole=whole,
         slowest=max((step.seconds for step in record.steps), default=0.0),
@@ -809,6 +793,4 @@ def _models(preset: str) -> tuple[ModelFacts, ...]:
         installed = list(list_installed())
     except (ImportError, OSError, SmartDJError):
         return ()
-    return tuple(
-        ModelFacts(m.name, m.role, m.parameters, m.sha256) for m in installed if m.preset in (preset, "")
-    )
+    return tuple(ModelFacts(m.name, m.role, m.parameters, m.sha256) for m in installed if m.preset in (preset, ""))

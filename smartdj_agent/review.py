@@ -75,9 +75,7 @@ def review(plan: Plan, talk: Talk) -> Plan:
     talk.show(plan)
     while useless < ATTEMPTS:
         try:
-            answer = talk.ask(
-                "[a]ccept, [e]dit, [d]rop N, [t]oggle N, [m]ove N P, [u]ndo, [c]ancel, ? help: "
-            )
+            answer = talk.ask("[a]ccept, [e]dit, [d]rop N, [t]oggle N, [m]ove N P, [u]ndo, [c]ancel, ? help: ")
         except EOFError:
             break
         word, *values = answer.strip().lower().split() or [""]
@@ -197,11 +195,7 @@ def open_editor(text: str) -> str:
         try:
             status = subprocess.run([*command, str(file)], check=False).returncode
             if status != 0:
-                raise SmartDJError(
-                    ErrorCode.USAGE, f"the editor {command[0]} ended with status {status}", hint
-                )
+                raise SmartDJError(ErrorCode.USAGE, f"the editor {command[0]} ended with status {status}", hint)
             return file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise SmartDJError(
-                ErrorCode.USAGE, f"the editor {command[0]} could not be used: {error}", hint
-            ) from error
+            raise SmartDJError(ErrorCode.USAGE, f"the editor {command[0]} could not be used: {error}", hint) from error

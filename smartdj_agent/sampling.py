@@ -66,9 +66,7 @@ def make_scheduler(config: SamplerConfig) -> Any:
         USAGE if the step count is out of range, or does not divide 1000 with DDIM.
     """
     if not 1 <= config.steps <= TRAIN_STEPS:
-        raise SmartDJError(
-            ErrorCode.USAGE, f"{config.steps} denoising steps are out of range.", "Give 1 to 1000."
-        )
+        raise SmartDJError(ErrorCode.USAGE, f"{config.steps} denoising steps are out of range.", "Give 1 to 1000.")
     if config.solver == "ddim":
         if TRAIN_STEPS % config.steps:
             raise SmartDJError(

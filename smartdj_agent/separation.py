@@ -95,9 +95,9 @@ class HeardWindow:
 @torch.inference_mode()
 def hear_window(listener: Listener, stereo: np.ndarray) -> HeardWindow:
     """Let the listener hear stereo (2, n) at its own rate, at most one window."""
-    wave = torch.from_numpy(np.ascontiguousarray(stereo, np.float32))[None]
-    spectrum = listener.spectrum(wave.to(listener.logit_scale.device))
-    return HeardWindow(listener.hear(spectrum), listener.band_power(spectrum)[0])
+    wave = torch.from_numpy(np.ascontiguousarray(stereo, np.float32))[None].to(listener.logit_scale.device)
+    spectrum = listener.spectrum(wave)
+    return HeardWindow(listener.hear(listener.sense(wave, spectrum)), listener.band_power(spectrum)[0])
 
 
 @torch.inference_mode()

@@ -111,15 +111,9 @@ def delayed(mono: np.ndarray, delay_samples: float) -> np.ndarray:
     if n == 0 or abs(first) > n + FRACTIONAL_TAPS:
         return out
     t = np.arange(first, first + FRACTIONAL_TAPS) - delay_samples  # (−half, half)
-    taps = (
-        np.sinc(t)
-        * np.i0(_KAISER_BETA * np.sqrt(np.maximum(0.0, 1.0 - (t / half) ** 2)))
-        / np.i0(_KAISER_BETA)
-    )
+    taps = np.sinc(t) * np.i0(_KAISER_BETA * np.sqrt(np.maximum(0.0, 1.0 - (t / half) ** 2))) / np.i0(_KAISER_BETA)
     taps /= taps.sum()  # unit gain at 0 Hz
-    filtered = np.convolve(
-        source, taps.astype(source.dtype)
-    )  # (n + taps − 1,), sample 0 lies at output `first`
+    filtered = np.convolve(source, taps.astype(source.dtype))  # (n + taps − 1,), sample 0 lies at output `first`
     begin, end = max(first, 0), min(n, first + filtered.size)
     if begin < end:
         out[begin:end] = filtered[begin - first : end - first]
@@ -413,9 +407,7 @@ def gcc_itd_ms(stereo: np.ndarray, sample_rate: int, *, patch_step: int = 64) ->
     return float(1000.0 * means.mean())
 
 
-def gcc_error(
-    reference: np.ndarray, estimate: np.ndarray, sample_rate: int, *, patch_step: int = 64
-) -> float:
+def gcc_error(reference: np.ndarray, estimate: np.ndarray, sample_rate: int, *, patch_step: int = 64) -> float:
     """Published GCC metric of one clip: 1000 times the squared difference of the clip-mean ITDs.
 
     Parameters
@@ -496,9 +488,7 @@ def room_place(
     return np.stack([signal.oaconvolve(source, ear)[: source.size] for ear in response]).astype(source.dtype)
 
 
-def _room_response(
-    azimuth_deg: float, sample_rate: int, rt60_s: float, rng: np.random.Generator
-) -> np.ndarray:
+def _room_response(azimuth_deg: float, sample_rate: int, rt60_s: float, rng: np.random.Generator) -> np.ndarray:
     """Impulse responses (2, m) of a random room, the first ear's direct sound at sample 0 with gain one."""
     if not RT60_RANGE_S[0] <= rt60_s <= RT60_RANGE_S[1]:
         raise SmartDJError(
@@ -517,9 +507,7 @@ def _room_response(
         ) from error
     size = np.array([rng.uniform(*limits) for limits in ROOM_SIZE_M])
     margin = _WALL_MARGIN_M + EAR_DISTANCE_M
-    head = np.array(
-        [rng.uniform(margin, 0.5 * size[0]), rng.uniform(0.35, 0.65) * size[1], rng.uniform(1.1, 1.7)]
-    )
+    head = np.array([rng.uniform(margin, 0.5 * size[0]), rng.uniform(0.35, 0.65) * size[1], rng.uniform(1.1, 1.7)])
     angle = -np.deg2rad(azimuth_deg)  # the head looks along x; left is towards +y
     ahead = np.array([np.cos(angle), np.sin(angle), 0.0])
     # How far the source may go before it comes too near to a wall.

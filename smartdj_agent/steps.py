@@ -209,17 +209,11 @@ class OperationSpec:
         return next((parameter for parameter in self.parameters if parameter.name == name), None)
 
 
-def _azimuth(
-    name: str, description: str, *, default: float | None = None, required: bool = False
-) -> Parameter:
-    return Parameter(
-        name, Kind.AZIMUTH, description, "degrees", -90.0, 90.0, 0.1, default=default, required=required
-    )
+def _azimuth(name: str, description: str, *, default: float | None = None, required: bool = False) -> Parameter:
+    return Parameter(name, Kind.AZIMUTH, description, "degrees", -90.0, 90.0, 0.1, default=default, required=required)
 
 
-_HEARD_AT = _azimuth(
-    "azimuth_deg", "where the sound is heard now; only needed to tell two alike sounds apart"
-)
+_HEARD_AT = _azimuth("azimuth_deg", "where the sound is heard now; only needed to tell two alike sounds apart")
 _AT = "(at|on|from|in) {azimuth_deg}"
 _SOUND = "[the] [(sound|sounds) of]"
 
@@ -521,9 +515,7 @@ _PLACES = {
     "centre": 0.0,
     "center": 0.0,
 }
-_NAMED_PLACE = (
-    r"(?:the )?(?:(?:left|right)[ -]front|front[ -](?:left|right)|left|right|front|cent(?:re|er))(?: side)?"
-)
+_NAMED_PLACE = r"(?:the )?(?:(?:left|right)[ -]front|front[ -](?:left|right)|left|right|front|cent(?:re|er))(?: side)?"
 _TIMBRE_WORDS = {
     "bright": Timbre.BRIGHT,
     "brighter": Timbre.BRIGHT,
@@ -611,9 +603,7 @@ _VALUES: dict[Kind, _Value] = {
         _write_azimuth,
         "PLACE",
     ),
-    Kind.DECIBELS: _Value(
-        rf"{_NUMBER} ?(?:db|decibels?)", _read_number, lambda v: f"{_number(v)} dB", "NUMBER dB"
-    ),
+    Kind.DECIBELS: _Value(rf"{_NUMBER} ?(?:db|decibels?)", _read_number, lambda v: f"{_number(v)} dB", "NUMBER dB"),
     Kind.SECONDS: _Value(
         rf"{_NUMBER} ?(?:seconds?|secs?|s|milliseconds?|msecs?|ms)",
         _read_seconds,
@@ -693,12 +683,8 @@ def _clean_value(parameter: Parameter, value: Any, operation: Operation) -> Any:
 
 # --- the parser ------------------------------------------------------------
 
-_BULLET = re.compile(
-    r"(?:[-*•–—] ?(?=[^\W\d])|\(?[0-9]{1,3}[.):] ?|step [0-9]{1,3} ?[.:)-]? )+", re.IGNORECASE
-)
-_QUOTED = re.compile(
-    r"""(?:"(?P<escaped>(?:[^"\\]|\\.)*)"|“(?P<curly>[^“”]*)”|'(?P<single>[^']*)')(?= |,|$)"""
-)
+_BULLET = re.compile(r"(?:[-*•–—] ?(?=[^\W\d])|\(?[0-9]{1,3}[.):] ?|step [0-9]{1,3} ?[.:)-]? )+", re.IGNORECASE)
+_QUOTED = re.compile(r"""(?:"(?P<escaped>(?:[^"\\]|\\.)*)"|“(?P<curly>[^“”]*)”|'(?P<single>[^']*)')(?= |,|$)""")
 _UNIT = r"(?:db|decibels?|seconds?|secs?|s|milliseconds?|msecs?|ms|degrees?|deg|°|º|%|percent)"
 _MISPLACED = re.compile(
     rf"(?:^| )(?:{_NUMBER} ?{_UNIT}(?: (?:to )?(?:the )?(?:left|right|later|earlier))?"
@@ -858,9 +844,7 @@ class _Reading:
     def template(self) -> str:
         """The canonical template of the same sign."""
         spec, sign = self.compiled.spec, self.compiled.form.sign
-        return _template(
-            spec, next((form for form in spec.canonical if form.sign == sign), spec.canonical[0])
-        )
+        return _template(spec, next((form for form in spec.canonical if form.sign == sign), spec.canonical[0]))
 
 
 def _check_plain_label(reading: _Reading, sentence: str) -> None:

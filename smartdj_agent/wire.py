@@ -299,9 +299,7 @@ def event_to_proto(event: Event, audio: audio_pb2.AudioInfo | None = None) -> ev
             )
 
 
-def event_from_proto(
-    message: event_pb2.JobEvent, audio: Callable[[audio_pb2.AudioInfo], Audio]
-) -> Event | None:
+def event_from_proto(message: event_pb2.JobEvent, audio: Callable[[audio_pb2.AudioInfo], Audio]) -> Event | None:
     """Return a message as the event that the agent would have yielded.
 
     Parameters
@@ -357,9 +355,7 @@ def event_from_proto(
         case "warning":
             return Notice(event.code, event.message, event.hint)
         case "summary" if event.HasField("result"):
-            return Finished(
-                audio(event.result), plan_from_proto(event.plan), event.elapsed_s, event.realtime_factor
-            )
+            return Finished(audio(event.result), plan_from_proto(event.plan), event.elapsed_s, event.realtime_factor)
     return None
 
 
@@ -393,5 +389,3 @@ def _heard_from_proto(message: event_pb2.HeardSound) -> Heard:
         message.start_s,
         message.end_s,
     )
-
-

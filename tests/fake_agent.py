@@ -122,15 +122,11 @@ class FakeAgent:
                     method = "mask"
                 if "ghost" in plan_step.step.target:
                     samples, method = current.samples, "unchanged"
-                    yield Notice(
-                        "not_heard", f"{plan_step.step.target} was not heard", "check the sound's name"
-                    )
+                    yield Notice("not_heard", f"{plan_step.step.target} was not heard", "check the sound's name")
                 current = replace(current, samples=samples)
                 touched = () if method == "unchanged" else (span,)
                 confidence = 0.0 if method == "unchanged" else 0.8
-                yield StepFinished(
-                    index, len(steps), plan_step, current, 1.25, 1.6, method, confidence, touched
-                )
+                yield StepFinished(index, len(steps), plan_step, current, 1.25, 1.6, method, confidence, touched)
             done_plan = replace(plan, provenance=replace(plan.provenance, editor="fake-editor"))
             yield Finished(current, done_plan, 1.25 * len(steps), 1.6)
         except (GeneratorExit, KeyboardInterrupt):

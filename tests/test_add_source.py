@@ -500,9 +500,7 @@ def fake_networks(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     monkeypatch.setattr("smartdj_agent.models.weights.load_network", lambda *_: KnownListener(everything))
     monkeypatch.setattr("smartdj_agent.models.weights.network_id", lambda *_: "one")
     monkeypatch.setattr("smartdj_agent.agent.network_id", lambda *_: "one")
-    monkeypatch.setattr(
-        Editor, "embed_texts", lambda self, texts: np.zeros((len(texts), 3), np.float32)
-    )
+    monkeypatch.setattr(Editor, "embed_texts", lambda self, texts: np.zeros((len(texts), 3), np.float32))
     return lambda: None
 
 

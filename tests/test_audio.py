@@ -97,9 +97,7 @@ def test_every_integer_survives(tmp_path, bits, dtype):
     """Against files written by soundfile alone, as integers."""
     edge = 2 ** (bits - 1)
     values = np.unique(
-        np.concatenate(
-            [np.linspace(-edge, edge - 1, 20_001).round(), [-edge, -edge + 1, -1, 0, 1, edge - 2, edge - 1]]
-        )
+        np.concatenate([np.linspace(-edge, edge - 1, 20_001).round(), [-edge, -edge + 1, -1, 0, 1, edge - 2, edge - 1]])
     )
     stored = (values.astype(np.int64) << (32 - bits if bits == 24 else 0)).astype(dtype)
     soundfile.write(tmp_path / "a.wav", stored, 48_000, subtype=f"PCM_{bits}")

@@ -107,9 +107,7 @@ def test_edit_writes_all_outputs_whole(
     assert result.format == original.format
     quarter = RATE // 4
     assert np.array_equal(result.samples[:, :quarter], original.samples[:, :quarter])
-    assert [format_step(step.step) for step in read_plan(kept).steps] == [
-        format_step(parse_step(s)) for s in PLANNED
-    ]
+    assert [format_step(step.step) for step in read_plan(kept).steps] == [format_step(parse_step(s)) for s in PLANNED]
     assert read_plan(kept).source_name == "in.wav"
     assert read_plan(kept).provenance.editor == "fake-editor"
     assert page.read_text().startswith("<!doctype html>")
@@ -117,9 +115,7 @@ def test_edit_writes_all_outputs_whole(
     assert not [name for name in files_in(tmp_path) if "part" in name or "tmp" in name]
 
 
-def test_json_lines(
-    agents: list[FakeAgent], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_lines(agents: list[FakeAgent], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status = run(
         "edit",
         source,
@@ -144,9 +140,7 @@ def test_json_lines(
             assert Path(event["path"]).is_file()
 
 
-def test_json_error_event(
-    agents: list[FakeAgent], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_error_event(agents: list[FakeAgent], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status = run("edit", tmp_path / "no.wav", INSTRUCTION, "-o", tmp_path / "o.wav", "--yes", "--json")
     captured = capsys.readouterr()
     error = json.loads(captured.out.splitlines()[-1])
@@ -172,9 +166,7 @@ def test_plan_then_apply(
     assert not (tmp_path / "b.wav").exists()
 
 
-def test_apply_refuses_a_plan_for_another_recording(
-    agents: list[FakeAgent], source: Path, tmp_path: Path
-) -> None:
+def test_apply_refuses_a_plan_for_another_recording(agents: list[FakeAgent], source: Path, tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
     write_plan(file, make_plan(PLANNED, source_sha256="0" * 64))
     assert run("apply", source, file, "-o", tmp_path / "o.wav") == exit_code(ErrorCode.PLAN_MISMATCH)
@@ -184,9 +176,7 @@ def test_apply_refuses_a_plan_for_another_recording(
 def test_step(agents: list[FakeAgent], source: Path, tmp_path: Path) -> None:
     assert run("step", source, PLANNED[0], "-o", tmp_path / "o.wav", "--plan-out", tmp_path / "p.yaml") == 0
     assert len(read_plan(tmp_path / "p.yaml").steps) == 1
-    assert run("step", source, "frobnicate the dog", "-o", tmp_path / "p.wav") == exit_code(
-        ErrorCode.STEP_SYNTAX
-    )
+    assert run("step", source, "frobnicate the dog", "-o", tmp_path / "p.wav") == exit_code(ErrorCode.STEP_SYNTAX)
 
 
 @pytest.mark.parametrize(
@@ -213,9 +203,7 @@ def test_errors_are_two_lines_and_leave_nothing(
 ) -> None:
     monkeypatch.delenv("SMARTDJ_DEBUG", raising=False)
     before = files_in(tmp_path)
-    status = run(
-        "edit", source, instruction, "-o", tmp_path / "out.wav", "--yes", "--report", tmp_path / "r.html"
-    )
+    status = run("edit", source, instruction, "-o", tmp_path / "out.wav", "--yes", "--report", tmp_path / "r.html")
     captured = capsys.readouterr()
     assert status == exit_code(code)
     lines = captured.err.splitlines()
@@ -246,9 +234,7 @@ def test_internal_error_names_a_log_with_the_traceback(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_existing_outputs_are_refused_before_any_compute(
-    agents: list[FakeAgent], source: Path, tmp_path: Path
-) -> None:
+def test_existing_outputs_are_refused_before_any_compute(agents: list[FakeAgent], source: Path, tmp_path: Path) -> None:
     taken = tmp_path / "taken.wav"
     taken.write_text("mine")
     steps = tmp_path / "steps"
@@ -302,9 +288,7 @@ def test_unusable_outputs(agents: list[FakeAgent], source: Path, tmp_path: Path)
     for out, code in cases.items():
         assert run("edit", source, INSTRUCTION, "-o", out, "--yes") == exit_code(code), out
     same = tmp_path / "o.wav"
-    assert run("edit", source, INSTRUCTION, "-o", same, "--report", same, "--yes") == exit_code(
-        ErrorCode.USAGE
-    )
+    assert run("edit", source, INSTRUCTION, "-o", same, "--report", same, "--yes") == exit_code(ErrorCode.USAGE)
     assert run("edit", source, INSTRUCTION, "-o", same, "--steps-dir", file, "--yes") == exit_code(
         ErrorCode.OUTPUT_UNWRITABLE
     )
@@ -314,9 +298,7 @@ def test_unusable_outputs(agents: list[FakeAgent], source: Path, tmp_path: Path)
 def test_too_many_channels_for_the_container(agents: list[FakeAgent], tmp_path: Path) -> None:
     wide = tmp_path / "wide.wav"
     write_audio(wide, Audio(np.zeros((8, 100), np.float32), RATE))
-    assert run("edit", wide, INSTRUCTION, "-o", tmp_path / "o.mp3", "--yes") == exit_code(
-        ErrorCode.AUDIO_UNSUPPORTED
-    )
+    assert run("edit", wide, INSTRUCTION, "-o", tmp_path / "o.mp3", "--yes") == exit_code(ErrorCode.AUDIO_UNSUPPORTED)
     assert agents == []
 
 
@@ -325,9 +307,7 @@ def test_full_disk_is_seen_before_any_compute(
 ) -> None:
     usage = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)  # type: ignore[attr-defined]
     monkeypatch.setattr(outputs.shutil, "disk_usage", lambda _: usage)
-    assert run("edit", source, INSTRUCTION, "-o", tmp_path / "o.wav", "--yes") == exit_code(
-        ErrorCode.DISK_FULL
-    )
+    assert run("edit", source, INSTRUCTION, "-o", tmp_path / "o.wav", "--yes") == exit_code(ErrorCode.DISK_FULL)
     assert agents == []
 
 
@@ -493,9 +473,7 @@ def driver(tmp_path: Path, slow_s: float) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_close_the_agent_and_leave_only_whole_files(
-    source: Path, tmp_path: Path, number: int
-) -> None:
+def test_signals_close_the_agent_and_leave_only_whole_files(source: Path, tmp_path: Path, number: int) -> None:
     steps = tmp_path / "steps"
     process = subprocess.Popen(
         [*driver(tmp_path, 0.2), "edit", source, INSTRUCTION, "-o", tmp_path / "o.wav", "--yes", "--json",
@@ -566,9 +544,7 @@ def test_models_verify_fails_above_the_limit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def verify(*worst: float) -> int:
-        rows = [
-            weights.TensorDifference("codec.safetensors", f"out.{i}", value) for i, value in enumerate(worst)
-        ]
+        rows = [weights.TensorDifference("codec.safetensors", f"out.{i}", value) for i, value in enumerate(worst)]
         monkeypatch.setattr(weights, "verify_vectors", lambda folder: rows)
         return run("models", "verify", tmp_path)
 
@@ -581,12 +557,8 @@ def test_models_verify_fails_above_the_limit(
     assert run("models", "verify", tmp_path) == exit_code(ErrorCode.USAGE)
 
 
-def test_models_list(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    info = weights.ModelInfo(
-        "small/editor", "small", "editor", 3_100_000, 12_400_000, "ab" * 32, tmp_path, None
-    )
+def test_models_list(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    info = weights.ModelInfo("small/editor", "small", "editor", 3_100_000, 12_400_000, "ab" * 32, tmp_path, None)
     monkeypatch.setattr(weights, "list_installed", lambda: [info])
     assert run("models", "list") == 0
     row = capsys.readouterr().out.splitlines()[1]

@@ -242,9 +242,7 @@ def test_an_upload_goes_on_where_it_broke_off(server: FakeServer, client: Client
     audio = client.upload(source)
     assert [header.offset_bytes for header in server.requests_of("Upload")] == [0, 3 * 4096, 5 * 4096]
     assert server.files[audio.sha256] == source.read_bytes()
-    assert audio == RemoteAudio(
-        audio.sha256, "", source.stat().st_size, RATE, 2, RATE, "WAV", "PCM_16"
-    )
+    assert audio == RemoteAudio(audio.sha256, "", source.stat().st_size, RATE, 2, RATE, "WAV", "PCM_16")
     assert audio.duration_s == 1.0
     assert client.upload(source) == audio
     assert server.count("Upload") == 3  # it was there: nothing was sent

@@ -199,9 +199,7 @@ def code_of(client: Client) -> ErrorCode:
     return caught.value.code
 
 
-def test_the_command_line_writes_the_same_files(
-    live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_line_writes_the_same_files(live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "make_agent", lambda preset, device: StubAgent())
     source = tmp_path / "in.wav"
     write_audio(source, recording("PCM_24"))

@@ -79,9 +79,7 @@ def test_labels_match_the_shared_bank() -> None:
     if not manifest.exists():
         pytest.skip("the shared bank is not on this machine")
     rows = [line.split(",") for line in manifest.read_text().splitlines()[1:]]
-    assert {row[1]: row[2] for row in rows} == {
-        label: KNOWLEDGE.category(label) for label in KNOWLEDGE.labels
-    }
+    assert {row[1]: row[2] for row in rows} == {label: KNOWLEDGE.category(label) for label in KNOWLEDGE.labels}
 
 
 def test_there_are_enough_scenes_and_each_is_rich_enough() -> None:
@@ -274,9 +272,7 @@ def test_every_scene_can_be_planned() -> None:
         steps = scene_plan(rng, scene, present, KNOWLEDGE.labels, KNOWLEDGE)
         assert plan_problems(steps, present, KNOWLEDGE.labels, KNOWLEDGE) == []
         clashing = {s.label for s in present if KNOWLEDGE.verdict(scene, s.label) is Verdict.CLASHES}
-        up = {
-            step.target for step in steps if (step.gain_db or 0) > 0 and step.operation is not Operation.ADD
-        }
+        up = {step.target for step in steps if (step.gain_db or 0) > 0 and step.operation is not Operation.ADD}
         assert not clashing & up
 
 
@@ -468,8 +464,6 @@ def test_endpoint_key(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SmartDJError, match="MY_KEY is not set"):
         designer.design(PRESENT, ["thunder"])
     server = FakeServer(GOOD)
-    open_server = EndpointDesigner(
-        "http://h", "m", KNOWLEDGE, api_key_env="", transport=httpx.MockTransport(server)
-    )
+    open_server = EndpointDesigner("http://h", "m", KNOWLEDGE, api_key_env="", transport=httpx.MockTransport(server))
     open_server.design(PRESENT, ["thunder"])
     assert "authorization" not in server.requests[0].headers

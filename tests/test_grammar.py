@@ -48,9 +48,7 @@ def words() -> Tokens:
 def build(tokens: Tokens, existing: set[str], addable: set[str], *, max_steps: int = 3, ask: bool = False) -> Automaton:
     if ask:
         tokens("ask Which one?\nor two, “three”\n\n\t�")
-    return plan_automaton(
-        tokens, END, existing, addable, max_steps=max_steps, free=tokens.free() if ask else None
-    )
+    return plan_automaton(tokens, END, existing, addable, max_steps=max_steps, free=tokens.free() if ask else None)
 
 
 def accepts(automaton: Automaton, ids: list[int]) -> bool:

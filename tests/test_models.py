@@ -171,9 +171,7 @@ class TestEditor:
         with torch.no_grad():
             cached = model.text_keys_values(text)
             assert len(cached) == 5
-            torch.testing.assert_close(
-                model(noisy, source, time, cached, mask), model(noisy, source, time, text, mask)
-            )
+            torch.testing.assert_close(model(noisy, source, time, cached, mask), model(noisy, source, time, text, mask))
 
     def test_batched_is_single(self) -> None:
         model, (noisy, source, time, text) = small_editor(), inputs()

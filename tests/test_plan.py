@@ -73,9 +73,7 @@ def test_the_yaml_is_for_people(plan: Plan) -> None:
 
 
 def test_every_example_in_the_header_is_a_step(plan: Plan) -> None:
-    header = [
-        line.removeprefix("#").strip() for line in plan_to_yaml(plan).splitlines() if line.startswith("#")
-    ]
+    header = [line.removeprefix("#").strip() for line in plan_to_yaml(plan).splitlines() if line.startswith("#")]
     examples = [line for line in header if line.startswith(("add the", "turn", "change"))]
     assert len(examples) == 3
     for example in examples:
@@ -113,9 +111,7 @@ def test_any_text_survives_the_file(
     assert plan_from_json(plan_to_json(plan)) == plan
 
 
-@pytest.mark.parametrize(
-    "text", ["null", "~", "true", "on", "1", "1e3", "2026-01-01", "", " x ", "- a", "a: b", "# c"]
-)
+@pytest.mark.parametrize("text", ["null", "~", "true", "on", "1", "1e3", "2026-01-01", "", " x ", "- a", "a: b", "# c"])
 def test_text_that_yaml_could_mistake_stays_text(text: str) -> None:
     plan = make_plan(["remove rain"], text, source_name=text)
     assert plan_from_yaml(plan_to_yaml(plan)) == plan
@@ -224,9 +220,7 @@ def test_a_bad_document_is_one_clear_error(text: str, code: ErrorCode, field: st
 
 
 def test_a_yaml_error_names_the_line() -> None:
-    assert (
-        "line 3" in expect(ErrorCode.PLAN_INVALID, "plan", lambda: plan_from_yaml("- a\n- b\n\t- c")).message
-    )
+    assert "line 3" in expect(ErrorCode.PLAN_INVALID, "plan", lambda: plan_from_yaml("- a\n- b\n\t- c")).message
 
 
 @pytest.mark.parametrize(
@@ -322,9 +316,7 @@ def test_impossible_edits_are_errors(plan: Plan) -> None:
 
 
 def test_a_bad_step_names_its_place() -> None:
-    error = expect(
-        ErrorCode.STEP_RANGE, "plan.steps[1].gain_db", lambda: make_plan(["remove a", "turn up b by 99 dB"])
-    )
+    error = expect(ErrorCode.STEP_RANGE, "plan.steps[1].gain_db", lambda: make_plan(["remove a", "turn up b by 99 dB"]))
     assert error.message == "plan.steps[1]: gain_db is 99 dB; allowed is -24 to 24 dB"
 
 
@@ -367,9 +359,7 @@ def test_an_existing_file_is_kept_unless_asked(plan: Plan, tmp_path: Path) -> No
     assert os.listdir(tmp_path) == ["plan.yaml"]
 
 
-def test_a_file_that_appears_meanwhile_is_kept(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_appears_meanwhile_is_kept(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text("mine")
     monkeypatch.setattr(os.path, "lexists", lambda _: False)
@@ -378,9 +368,7 @@ def test_a_file_that_appears_meanwhile_is_kept(
     assert os.listdir(tmp_path) == ["plan.yaml"]
 
 
-def test_file_systems_without_hard_links_work(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_systems_without_hard_links_work(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, "no links here")
 
@@ -392,9 +380,7 @@ def test_file_systems_without_hard_links_work(
     assert os.listdir(tmp_path) == ["plan.yaml"]
 
 
-def test_a_full_disk_leaves_nothing_behind(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_nothing_behind(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

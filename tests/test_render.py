@@ -91,15 +91,11 @@ def test_add_has_no_stem():
         apply_to_stem(stereo(), Step(Operation.ADD, "dog"), RATE)
 
 
-@given(
-    st.sampled_from([-90.0, -45.0, -30.0, 0.0, 45.0, 90.0]), st.sampled_from([-90.0, -12.0, 0.0, 45.0, 90.0])
-)
+@given(st.sampled_from([-90.0, -45.0, -30.0, 0.0, 45.0, 90.0]), st.sampled_from([-90.0, -12.0, 0.0, 45.0, 90.0]))
 @settings(deadline=None, max_examples=15)
 def test_redirecting_a_placed_sound_is_exact(from_deg, to_deg):
     source = noise(9000)
-    assert np.array_equal(
-        redirected(place(source, from_deg, RATE), to_deg, RATE), place(source, to_deg, RATE)
-    )
+    assert np.array_equal(redirected(place(source, from_deg, RATE), to_deg, RATE), place(source, to_deg, RATE))
 
 
 def test_redirecting_a_real_recording_turns_its_level_difference():
@@ -271,9 +267,7 @@ def test_added_sound_loops_without_gaps_or_jumps():
 @pytest.mark.parametrize("onset_s", [-1.0, 0.0, 0.01, 5.0])
 @pytest.mark.parametrize("loop", [False, True])
 def test_added_sound_of_any_length_fits_any_recording(m, n, onset_s, loop):
-    out = render_added(
-        np.ones(m, np.float32), Step(Operation.ADD, "dog"), RATE, n, onset_s=onset_s, loop=loop
-    )
+    out = render_added(np.ones(m, np.float32), Step(Operation.ADD, "dog"), RATE, n, onset_s=onset_s, loop=loop)
     assert out.shape == (2, n)
     assert np.isfinite(out).all()
 

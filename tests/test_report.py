@@ -90,9 +90,7 @@ def test_spectrogram_reads_a_full_scale_sine_as_0_db_at_its_frequency() -> None:
     assert picture.envelope.max() == pytest.approx(1.0, abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("channels", "n_samples", "rate"), [(1, 1, 8000), (2, 63, 192_000), (8, 5000, 44_100)]
-)
+@pytest.mark.parametrize(("channels", "n_samples", "rate"), [(1, 1, 8000), (2, 63, 192_000), (8, 5000, 44_100)])
 def test_pictures_of_odd_recordings(channels: int, n_samples: int, rate: int) -> None:
     samples = np.full((channels, n_samples), 0.1, np.float32)
     picture = picture_of(samples, rate)
@@ -117,9 +115,7 @@ def test_a_long_recording_is_drawn_with_bounded_columns() -> None:
         (4.0, 2 * 16_000, "excerpt 2 s–3 s, downmixed to mono, 16 kHz", 16_000, 1),
     ],
 )
-def test_players_keep_to_their_budget(
-    seconds: float, budget: int, note: str, rate: int, channels: int
-) -> None:
+def test_players_keep_to_their_budget(seconds: float, budget: int, note: str, rate: int, channels: int) -> None:
     player = encode_player(noise(2, seconds, 44_100).samples, 44_100, budget, start_s=2.0)
     samples, found = soundfile.read(io.BytesIO(player.flac), always_2d=True)
     assert (player.note, found, samples.shape[1]) == (note, rate, channels)

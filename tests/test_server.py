@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import io
 import queue
+import shutil
+import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -219,6 +224,49 @@ def test_many_decisions_at_once_are_one(live: Live) -> None:
     kinds = [event.WhichOneof("event") for event in watched(live, job.job_id)]
     assert kinds.count("step_finished") == 2
     assert kinds[-1] == "summary"
+
+
+def test_a_plan_that_nobody_decides_about_ends_in_time(live: Live) -> None:
+    waiting = submit(live, wav(), job_pb2.JobSpec(plan=TWO_STEPS, review=True))
+    jobs = live.running.jobs
+    for before_s, state in (
+        (time.time() - 60, job_pb2.JOB_STATE_AWAITING_REVIEW),
+        (time.time() + 60, job_pb2.JOB_STATE_CANCELLED),
+    ):
+        asyncio.run_coroutine_threadsafe(jobs.expire_reviews(before_s), live.loop).result(60)
+        assert live.jobs.GetJob(job_pb2.GetJobRequest(job_id=waiting.job_id)).job.state == state
+    assert "nobody decided" in watched(live, waiting.job_id)[-1].failed.error.message
+
+
+def test_undecided_plans_are_not_without_number(tmp_path: Path) -> None:
+    spec = job_pb2.JobSpec(plan=TWO_STEPS, review=True)
+    with live_server(tmp_path / "data", max_queue_per_client=2) as live:
+        live.ready()
+        first, _ = submit(live, wav(), spec), submit(live, wav(), spec)
+        code, info, _ = refusal(lambda: submit(live, wav(), spec))
+        assert (code, info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+        live.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=first.job_id))
+        submit(live, wav(), spec)
+
+
+def test_a_cancel_that_was_answered_holds_over_a_crash(tmp_path: Path) -> None:
+    """A server that dies after it answered, before the worker's report came."""
+    with live_server(tmp_path / "data", devices=SLOW, drain_s=0.0) as live:
+        live.ready()
+        job = submit(live, wav(), job_pb2.JobSpec(plan=TWO_STEPS))
+        while live.running.jobs.running == 0:
+            time.sleep(0.01)
+        # The worker never hears of it: as if the server died right after it had noted the wish.
+        live.running.workers[0].cancel = lambda task_id: None  # type: ignore[method-assign]
+        live.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=job.job_id))
+        copy = tmp_path / "crashed"
+        database = sqlite3.connect(tmp_path / "data" / "jobs.db")
+        shutil.copytree(tmp_path / "data", copy, ignore=shutil.ignore_patterns("jobs.db*", "*.sock", "lock*"))
+        with contextlib.closing(database), contextlib.closing(sqlite3.connect(copy / "jobs.db")) as target:
+            database.backup(target)
+        del live.running.workers[0].cancel  # type: ignore[method-assign]
+    with live_server(copy) as live:
+        assert live.jobs.GetJob(job_pb2.GetJobRequest(job_id=job.job_id)).job.state == job_pb2.JOB_STATE_CANCELLED
 
 
 def test_a_question_ends_the_plan(live: Live) -> None:

@@ -58,7 +58,7 @@ class Thing:
                 finally:
                     self.closed.set()
             case b"gone":
-                raise grpc.aio.InternalError("Failed \"execute_batch\"")
+                raise grpc.aio.InternalError('Failed "execute_batch"')
             case b"cancelled":
                 raise SmartDJError(ErrorCode.CANCELLED, "cancelled; no output was written")
         call = current_call()

@@ -227,7 +227,7 @@ def test_a_strange_request_id_is_refused_before_anything_is_taken_in(live: Live)
 
 
 def test_jobs_are_listed_whatever_they_weigh(live: Live, source: str) -> None:
-    steps = [step_pb2.Step(text=f'remove the sound of {"rain " * 38}{number}') for number in range(50)]
+    steps = [step_pb2.Step(text=f"remove the sound of {'rain ' * 38}{number}") for number in range(50)]
     for _ in range(20):
         submit(live, source, plan=step_pb2.Plan(steps=steps), review=True)
     listed: list[str] = []

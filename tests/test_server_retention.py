@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -153,11 +154,11 @@ class Meddling(BlobStore):
 
     meddle: JobStore
 
-    def uploading_bytes(self) -> int:
+    def delete(self, sha256s: Iterable[str]) -> list[str]:
         self.meddle.create(
             JobRecord(job_id="late", client="anna", source_sha256=sha(wav(1)), created_s=0.0), request_id="", digest=""
         )
-        return super().uploading_bytes()
+        return super().delete(sha256s)
 
 
 def test_what_comes_to_be_needed_after_the_decision_stays(tmp_path: Path) -> None:
@@ -168,6 +169,7 @@ def test_what_comes_to_be_needed_after_the_decision_stays(tmp_path: Path) -> Non
     path.write_bytes(wav(1))
     blobs._publish(path, StoredAudio(sha(wav(1)), "", len(wav(1)), 8000, 1, 2000, "WAV", "PCM_16"), 0.0)
     result = enforce(store, blobs, Policy(0, 0, 0), 1e10)
+    assert store.get("late").source_sha256 == sha(wav(1))
     assert result.audio == (sha(wav(1)),), "it was decided before"
     assert blobs.path(sha(wav(1))).read_bytes() == wav(1)
     assert store.audio(sha(wav(1))) is not None

@@ -88,7 +88,6 @@ def test_another_request_under_the_same_id_is_refused(store: JobStore) -> None:
     for attempt in (
         lambda: store.create(job("b"), request_id="r", digest="other"),
         lambda: store.recall("anna", "r", "other"),
-        lambda: store.remember("anna", "r", "other", "a"),
     ):
         with pytest.raises(SmartDJError) as error:
             attempt()
@@ -105,18 +104,13 @@ def test_without_a_request_id_every_request_makes_a_job(store: JobStore) -> None
     assert store.create(job("b"), request_id="", digest="d")[1]
 
 
-def test_a_request_about_a_job_is_remembered_until_the_job_is_deleted(store: JobStore) -> None:
-    create(store, "a")
-    assert store.recall("anna", "cancel", "d") is None
-    store.remember("anna", "cancel", "d", "a")
-    store.remember("anna", "cancel", "d", "a")
-    assert store.recall("anna", "cancel", "d") == "a"
+def test_a_request_is_remembered_until_its_job_is_deleted(store: JobStore) -> None:
+    assert store.recall("anna", "r", "d") is None
+    store.create(job("a"), request_id="r", digest="d")
+    assert store.recall("anna", "r", "d") == "a"
     store.append("a", [], state=JobState.CANCELLED)
     store.delete_jobs(["a"])
-    assert store.recall("anna", "cancel", "d") is None
-    with pytest.raises(SmartDJError) as error:
-        store.remember("anna", "cancel", "d", "a")
-    assert code_of(error) is ErrorCode.JOB_NOT_FOUND
+    assert store.recall("anna", "r", "d") is None
 
 
 @pytest.mark.parametrize("field", ["source_sha256", "resume_sha256", "result_sha256", "steps"])
@@ -349,6 +343,37 @@ def test_all_is_there_after_opening_again(tmp_path: Path) -> None:
     first.close()
 
 
+def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    with JobStore(sqlite_url(tmp_path))._writing() as connection:
+        connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN cancelling"))
+        connection.execute(sa.text("UPDATE schema_version SET version = 1"))
+        connection.execute(
+            sa.text(
+                "INSERT INTO jobs"
+                " (job_id, client, state, spec, plan, accepted, error, created_s, last_sequence, attempts)"
+                " VALUES ('old', 'anna', 'running', 'spec', '', 0, '', 100.0, 0, 1)"
+            )
+        )
+    store = JobStore(sqlite_url(tmp_path))
+    assert not store.get("old").cancelling
+    store.append("old", [], cancelling=True)
+    assert store.get("old").cancelling
+    store.close()
+
+
+def test_something_is_due_once_a_job_is_old_or_audio_is_unused(store: JobStore) -> None:
+    for number in range(10):
+        store.keep_audio(sha(number), 1000.0)
+    create(store, "a", source_sha256=sha(1))
+    assert not store.anything_due(ended_before_s=1e9, now_s=999.0)
+    store.append("a", [], state=JobState.SUCCEEDED)  # at 500, by the clock
+    assert not store.anything_due(ended_before_s=499.0, now_s=999.0)
+    assert store.anything_due(ended_before_s=500.0, now_s=999.0)
+    assert store.anything_due(ended_before_s=499.0, now_s=1000.0), "unused audio has had its time"
+    store.delete_audio([sha(number) for number in range(10)], 1000.0)
+    assert not store.anything_due(ended_before_s=499.0, now_s=1000.0), "what is left is in use"
+
+
 def test_a_newer_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     JobStore(sqlite_url(tmp_path)).close()
     with sqlite3.connect(tmp_path / "jobs.db") as connection:
@@ -401,7 +426,6 @@ def test_what_is_done_often_reads_no_whole_table(tmp_path: Path) -> None:
 
     store.create(job("a", source_sha256=sha(1)), request_id="r", digest="d")
     store.append("a", [b"e"], state=JobState.RUNNING, steps=(sha(2),))
-    store.remember("anna", "r2", "d", "a")
     store.recall("anna", "r", "d")
     store.events("a", 0, 10)
     store.page([JobState.RUNNING], 10, "5")

@@ -48,9 +48,7 @@ def test_five_published_directions_are_exact_at_24_khz(azimuth_deg, near, gain, 
 @given(AZIMUTHS, st.sampled_from([8000, 22_050, 24_000, 44_100, 48_000]))
 def test_left_and_right_are_mirror_images(azimuth_deg, sample_rate):
     source = noise(400)
-    assert np.array_equal(
-        place(source, azimuth_deg, sample_rate), place(source, -azimuth_deg, sample_rate)[::-1]
-    )
+    assert np.array_equal(place(source, azimuth_deg, sample_rate), place(source, -azimuth_deg, sample_rate)[::-1])
 
 
 @given(AZIMUTHS)
@@ -157,9 +155,7 @@ def test_gcc_anchors_of_the_paper():
     assert gcc_itd_ms(right, 24_000) == pytest.approx(-0.5625, abs=1e-3)
     assert gcc_itd_ms(dual_mono, 24_000) == 0.0
     assert gcc_error(hard_left, dual_mono, 24_000) == pytest.approx(316.0, abs=1.0)
-    assert gcc_error(right, dual_mono, 24_000) == pytest.approx(
-        316.0, abs=1.0
-    )  # copying the input of front → right
+    assert gcc_error(right, dual_mono, 24_000) == pytest.approx(316.0, abs=1.0)  # copying the input of front → right
     assert gcc_error(hard_left, hard_left, 24_000) == 0.0
 
 

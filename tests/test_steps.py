@@ -482,9 +482,7 @@ def test_the_table_holds_all_eight_operations() -> None:
 
 
 def test_direction_names() -> None:
-    assert {name: direction_name(azimuth) for name, azimuth in DIRECTIONS.items()} == {
-        n: n for n in DIRECTIONS
-    }
+    assert {name: direction_name(azimuth) for name, azimuth in DIRECTIONS.items()} == {n: n for n in DIRECTIONS}
     assert direction_name(-30) == "30 degrees left"
     assert direction_name(12.5) == "12.5 degrees right"
     assert direction_name(1) == "1 degree right"

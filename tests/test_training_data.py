@@ -190,9 +190,7 @@ def test_pieces_of_a_recording_have_its_name(name: str, number: int) -> None:
 
 
 def test_splits_have_their_shares() -> None:
-    counts = [
-        sum(readers.split_of(f"recording {i}") == split for i in range(4000)) / 4000 for split in SPLITS
-    ]
+    counts = [sum(readers.split_of(f"recording {i}") == split for i in range(4000)) / 4000 for split in SPLITS]
     assert counts == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
 
 
@@ -322,14 +320,10 @@ def test_prepare_trims_cuts_fades_and_levels() -> None:
 
 def test_prepare_cuts_pieces_and_loops() -> None:
     ramp = np.linspace(0.1, 1, 8 * 32000) * np.sign(np.sin(np.arange(8 * 32000)))
-    piece = bank.prepare(
-        ramp[None], 32000, a_row(package_path="/x.wav@3.0s", duration_s=2.5, category="instrument")
-    )
+    piece = bank.prepare(ramp[None], 32000, a_row(package_path="/x.wav@3.0s", duration_s=2.5, category="instrument"))
     whole = bank.prepare(ramp[None, 96000:], 32000, a_row(duration_s=2.5))
     assert np.abs(piece - whole).max() < 2e-3
-    looped = bank.prepare(
-        ramp[None, :32000], 32000, a_row(package_path="/x.wav#looped-to-4s", duration_s=4.0)
-    )
+    looped = bank.prepare(ramp[None, :32000], 32000, a_row(package_path="/x.wav#looped-to-4s", duration_s=4.0))
     assert looped.size == 4 * 32000
     assert np.allclose(looped[:32000], looped[32000:64000])
 
@@ -362,9 +356,7 @@ def test_a_package_is_built_as_far_as_it_goes(monkeypatch: pytest.MonkeyPatch, t
     assert [clip.label for clip in read_manifest(tmp_path)] == ["dog barking"]
 
 
-def test_download_falls_back_to_the_available_version(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_download_falls_back_to_the_available_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[str] = []
 
     def fake(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
@@ -623,9 +615,7 @@ def test_a_set_has_the_same_bytes_however_it_was_made(tmp_path: Path, clip_folde
 
 
 @pytest.mark.usefixtures("no_picture")
-def test_finished_shards_are_left_alone(
-    tmp_path: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finished_shards_are_left_alone(tmp_path: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "set", clip_folder)
     monkeypatch.setattr(dataset, "make_example", lambda *_, **__: pytest.fail("made again"))
     write(tmp_path / "set", clip_folder)
@@ -647,9 +637,7 @@ def test_an_interruption_leaves_no_partial_file(
 
 
 @pytest.mark.usefixtures("no_picture")
-def test_what_is_read_back_is_what_was_made(
-    tmp_path: Path, clip_folder: Path, knowledge: SceneKnowledge
-) -> None:
+def test_what_is_read_back_is_what_was_made(tmp_path: Path, clip_folder: Path, knowledge: SceneKnowledge) -> None:
     out = tmp_path / "set"
     manifest = write(out, clip_folder, stems=True)
     store = ClipStore.open([clip_folder], "train")

@@ -82,9 +82,7 @@ def _catalogue_member(data: bytes, index: int) -> bytes:
 def _group_member(data: bytes, parts: list[str]) -> bytes:
     """Member of an OpenClonk group; a group inside a group is stored with a header of its own."""
     header = bytearray(data[:_GROUP_HEADER])
-    for position in range(
-        0, _GROUP_HEADER - 2, 3
-    ):  # the header is scrambled: swapped in threes, then XOR 237
+    for position in range(0, _GROUP_HEADER - 2, 3):  # the header is scrambled: swapped in threes, then XOR 237
         header[position], header[position + 2] = header[position + 2], header[position]
     header = bytearray(byte ^ 237 for byte in header)
     if not header.startswith(b"RedWolf Design GrpFolder"):

@@ -130,9 +130,7 @@ def tool(name: str) -> str:
 
 def tools_needed(rows: Sequence[Row]) -> list[str]:
     """Programs without which these rows can't be made (ffmpeg is looked up only when a file needs it)."""
-    needed = (
-        {"apt-get", "dpkg-deb"} if any(not row.package_path.startswith(_SPEECH) for row in rows) else set()
-    )
+    needed = {"apt-get", "dpkg-deb"} if any(not row.package_path.startswith(_SPEECH) for row in rows) else set()
     needed |= {"fluidsynth" for row in rows if _SOUNDFONT.match(row.package_path)}
     needed |= {row.package_path.split()[0] for row in rows if row.package_path.startswith(_SPEECH)}
     return sorted(needed)
@@ -154,17 +152,13 @@ def fetch_package(package: str, version: str, folder: Path) -> tuple[Path, str]:
     folder.mkdir(parents=True, exist_ok=True)
     warning = ""
     for wanted in (f"{package}={version}", package):
-        ran = subprocess.run(
-            [tool("apt-get"), "download", "-q", wanted], cwd=folder, capture_output=True, text=True
-        )
+        ran = subprocess.run([tool("apt-get"), "download", "-q", wanted], cwd=folder, capture_output=True, text=True)
         if ran.returncode == 0:
             break
         warning = f"{package} {version} is not to be had, so the available version is used: clips may differ"
     else:
         said = (ran.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ClipError(
-            f"can't download {package}: {said} (run apt-get update first; needs a Debian 12 source list)"
-        )
+        raise ClipError(f"can't download {package}: {said} (run apt-get update first; needs a Debian 12 source list)")
     deb = next(folder.glob(f"{package}_*.deb"))
     root = folder / "root"
     unpacked = subprocess.run([tool("dpkg-deb"), "-x", str(deb), str(root)], capture_output=True, text=True)
@@ -203,9 +197,7 @@ def note_times_s(
     return tuple(0.55 * index for index in range(count)), (0.5,) * count
 
 
-def midi_file(
-    bank: int, program: int, keys: Sequence[int], velocity: int, *, effect: bool, duration_s: float
-) -> bytes:
+def midi_file(bank: int, program: int, keys: Sequence[int], velocity: int, *, effect: bool, duration_s: float) -> bytes:
     """A format 0 MIDI file at 1,000 ticks a second that plays `keys` one after another (bank 128 is drums).
 
     `effect` and `duration_s` are passed on to `note_times_s`.
@@ -535,13 +527,9 @@ def compare_clips(path: str, first: np.ndarray, second: np.ndarray) -> ClipCompa
 
 def compare(first: Path, second: Path) -> list[ClipComparison]:
     """Compare the clips that two banks have in common, by path."""
-    shared = [
-        row.path for row in read_recipe() if (first / row.path).exists() and (second / row.path).exists()
-    ]
+    shared = [row.path for row in read_recipe() if (first / row.path).exists() and (second / row.path).exists()]
     return [
-        compare_clips(
-            path, *(soundfile.read(folder / path, dtype="float64")[0] for folder in (first, second))
-        )
+        compare_clips(path, *(soundfile.read(folder / path, dtype="float64")[0] for folder in (first, second)))
         for path in shared
     ]
 
@@ -553,9 +541,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Build and co
 def build_command(
     out: Annotated[Path, typer.Option(help="Folder of the bank; what is there already is kept.")],
     only: Annotated[list[str] | None, typer.Option(help="Build only this label; may be repeated.")] = None,
-    package: Annotated[
-        list[str] | None, typer.Option(help="Build only this package; may be repeated.")
-    ] = None,
+    package: Annotated[list[str] | None, typer.Option(help="Build only this package; may be repeated.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Packages worked on at once.")] = 1,
 ) -> None:
     """Build the bank from Debian packages."""
@@ -576,9 +562,7 @@ def build_command(
 def compare_command(
     first: Annotated[Path, typer.Argument(help="A bank.")],
     second: Annotated[Path, typer.Argument(help="Another one.")],
-    threshold: Annotated[
-        float, typer.Option(help="Correlation from which two clips count as the same.")
-    ] = 0.99,
+    threshold: Annotated[float, typer.Option(help="Correlation from which two clips count as the same.")] = 0.99,
 ) -> None:
     """Compare the clips that two banks share, package by package."""
     found = {item.path: item for item in compare(first, second)}

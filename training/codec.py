@@ -82,10 +82,7 @@ class CodecTask:
             )
         self.crop = round(settings["data"]["crop_s"] * SAMPLE_RATE) // self.model.hop * self.model.hop
         valid = open_store(settings["data"], "valid")
-        scenes = [
-            make_scene(valid, np.random.default_rng([998, i]), duration_s=4.0, variation=NONE)
-            for i in range(12)
-        ]
+        scenes = [make_scene(valid, np.random.default_rng([998, i]), duration_s=4.0, variation=NONE) for i in range(12)]
         self.validation = torch.from_numpy(np.stack([scene.mixture for scene in scenes])).to(device)
 
     def extra_state(self) -> dict[str, Any]:

@@ -217,9 +217,7 @@ _worker: tuple[Settings, ClipStore, SceneKnowledge] | None = None
 
 def _start_worker(settings: Settings, store: ClipStore, knowledge: SceneKnowledge) -> None:
     global _worker
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches all; the parent lets workers end their shard
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent lets workers end their shard
     _worker = (settings, store, knowledge)
 
 
@@ -372,9 +370,7 @@ def _finish(out: Path, shards: dict[int, range], settings: Settings) -> dict[str
         tar = out / shard_name(number)
         digest = tar.with_suffix(".sha256").read_text(encoding="utf-8").split()[0]
         total.update(digest.encode())
-        rows.append(
-            {"name": tar.name, "sha256": digest, "bytes": tar.stat().st_size, "examples": len(indices)}
-        )
+        rows.append({"name": tar.name, "sha256": digest, "bytes": tar.stat().st_size, "examples": len(indices)})
     manifest = {
         "settings": asdict(settings),
         "examples": sum(len(indices) for indices in shards.values()),
@@ -394,10 +390,7 @@ def figures(abouts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     steps = [parse_step(text) for about in abouts for text in about["steps"]]
 
     def counted(values: Iterator[Any]) -> dict[str, int]:
-        return {
-            str(key): count
-            for key, count in sorted(Counter(values).items(), key=lambda kv: (-kv[1], str(kv[0])))
-        }
+        return {str(key): count for key, count in sorted(Counter(values).items(), key=lambda kv: (-kv[1], str(kv[0])))}
 
     begun = [[event for event in about["events"] if event["added_by"] is None] for about in abouts]
     return {
@@ -412,9 +405,7 @@ def figures(abouts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "absent": sum(about["absent"] for about in abouts),
         "sounds_at_start": counted(len(events) for events in begun),
         "azimuths_at_start_deg": counted(
-            int(e["azimuth_deg"]) if e["azimuth_deg"] % 45 == 0 else "between"
-            for events in begun
-            for e in events
+            int(e["azimuth_deg"]) if e["azimuth_deg"] % 45 == 0 else "between" for events in begun for e in events
         ),
         "labels": counted(event["label"] for about in abouts for event in about["events"]),
         "clips": len({event["clip"] for about in abouts for event in about["events"]}),
@@ -482,13 +473,9 @@ def main(
     bank: Annotated[list[Path], typer.Option(help="Folder of labelled clips; may be repeated.")],
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "train",
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    room: Annotated[
-        bool, typer.Option("--room", help="Simulated rooms, not the released placement rule.")
-    ] = False,
+    room: Annotated[bool, typer.Option("--room", help="Simulated rooms, not the released placement rule.")] = False,
     stems: Annotated[bool, typer.Option("--stems", help="Keep every sound's stem too.")] = False,
-    duration: Annotated[
-        float, typer.Option(min=1.0, max=60.0, help="Length of each recording, seconds.")
-    ] = 10.0,
+    duration: Annotated[float, typer.Option(min=1.0, max=60.0, help="Length of each recording, seconds.")] = 10.0,
     shard_size: Annotated[int, typer.Option(min=1, help="Examples in a shard.")] = SHARD_SIZE,
 ) -> None:
     """Write a set of training examples."""
@@ -517,9 +504,7 @@ def main(
         console.print("stopped; the same command goes on from here")
         raise typer.Exit(130) from None
     size = sum(shard["bytes"] for shard in manifest["shards"])
-    console.print(
-        f"{out}: {manifest['examples']} examples, {len(manifest['shards'])} shards, {size / 1e6:.1f} MB"
-    )
+    console.print(f"{out}: {manifest['examples']} examples, {len(manifest['shards'])} shards, {size / 1e6:.1f} MB")
     print(manifest["dataset_sha256"])
 
 

@@ -54,9 +54,7 @@ class Event:
 
 
 SCENE = (
-    Event(
-        "car_engine/fluid-soundfont-gs__bank1_prog125_key60_vel110.flac", (0.0, 4.6), 90.0, -6.0, fade_s=1.2
-    ),
+    Event("car_engine/fluid-soundfont-gs__bank1_prog125_key60_vel110.flac", (0.0, 4.6), 90.0, -6.0, fade_s=1.2),
     Event("dog_barking/openclonk-data__wipf_ocg_aroof.flac", (0.9, 1.5, 4.2, 4.75, 7.1), -90.0, 2.0),
     Event(
         "footsteps_on_stone/openclonk-data__movement_ocg_stephard3.flac",
@@ -109,9 +107,7 @@ def render(bank: Path) -> np.ndarray:
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description="Make the demo recording from clips of the bank's test split."
-    )
+    parser = argparse.ArgumentParser(description="Make the demo recording from clips of the bank's test split.")
     parser.add_argument("--bank", type=Path, default=Path("data/bank"), help="folder of the clip bank")
     parser.add_argument("--out", type=Path, default=Path("examples/demo.wav"), help="file to write")
     arguments = parser.parse_args()
@@ -128,9 +124,7 @@ def main() -> int:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(part, np.round(mix.T * 32_767).astype(np.int16), RATE, format="WAV", subtype="PCM_16")
     os.replace(part, arguments.out)
-    print(
-        f"{arguments.out}: {DURATION_S:g} s, {RATE} Hz, stereo, 16 bit, peak {20 * np.log10(peak):.1f} dBFS"
-    )
+    print(f"{arguments.out}: {DURATION_S:g} s, {RATE} Hz, stereo, 16 bit, peak {20 * np.log10(peak):.1f} dBFS")
     return 0
 
 

@@ -253,9 +253,7 @@ class Belonging(_Strict):
     def _ordered(self) -> Belonging:
         low, high = self.gain_db
         if not -24 <= low <= high <= 24:
-            raise ValueError(
-                f"gain_db must be a range within -24 to 24 dB, low end first, not {low} to {high}"
-            )
+            raise ValueError(f"gain_db must be a range within -24 to 24 dB, low end first, not {low} to {high}")
         return self
 
 
@@ -346,9 +344,7 @@ class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: 
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=deep)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -427,8 +423,7 @@ class SceneKnowledge:
         self._check_opposites()
         self._verdicts = {scene.name: self._verdicts_of(scene) for scene in scenes}
         self._scenes_by_split = {
-            split: tuple(s for s in scenes if split in ("all", s.effective_split))
-            for split in (*SPLITS, "all")
+            split: tuple(s for s in scenes if split in ("all", s.effective_split)) for split in (*SPLITS, "all")
         }
 
     @classmethod
@@ -461,8 +456,7 @@ class SceneKnowledge:
             for word in words.words:
                 if self._bank_label.setdefault(word, label) != label or word != word.lower():
                     raise _fail(
-                        f"labels.yaml: {word!r} of {label!r} also means {self._bank_label[word]!r} or has "
-                        "capitals",
+                        f"labels.yaml: {word!r} of {label!r} also means {self._bank_label[word]!r} or has capitals",
                         "Each wording belongs to one label and is in lower case.",
                     )
 
@@ -470,9 +464,7 @@ class SceneKnowledge:
         for name, group in self.groups.items():
             for label in group.labels:
                 if label not in self._words:
-                    raise _fail(
-                        f"settings.yaml: group {name!r} names {label!r}, no bank label", "See labels.yaml."
-                    )
+                    raise _fail(f"settings.yaml: group {name!r} names {label!r}, no bank label", "See labels.yaml.")
         for name, setting in self.settings.items():
             self._check_verdicts(setting, f"settings.yaml: setting {name!r}")
             given = {*setting.fits, *setting.soften, *setting.clashes}
@@ -496,22 +488,16 @@ class SceneKnowledge:
     def _check_scenes(self, scenes: Sequence[Scene]) -> None:
         if len(self._scenes) != len(scenes):
             names = [scene.name for scene in scenes]
-            raise _fail(
-                f"scene {next(n for n in names if names.count(n) > 1)!r} is there twice", "Rename one."
-            )
+            raise _fail(f"scene {next(n for n in names if names.count(n) > 1)!r} is there twice", "Rename one.")
         phrases: dict[str, str] = {}
         for scene in scenes:
             where = f"scene {scene.name!r}"
             if scene.setting not in self.settings:
-                raise _fail(
-                    f"{where}: setting {scene.setting!r} is unknown", f"One of {', '.join(self.settings)}."
-                )
+                raise _fail(f"{where}: setting {scene.setting!r} is unknown", f"One of {', '.join(self.settings)}.")
             self._check_verdicts(scene, where)
             for phrase in scene.phrases:
                 if phrases.setdefault(phrase.lower(), scene.name) != scene.name:
-                    raise _fail(
-                        f"{where}: phrase {phrase!r} is also in {phrases[phrase.lower()]!r}", "Reword one."
-                    )
+                    raise _fail(f"{where}: phrase {phrase!r} is also in {phrases[phrase.lower()]!r}", "Reword one.")
             seen: set[str] = set()
             for entry in scene.belongs:
                 like = entry.like or self._bank_label.get(entry.label, "")
@@ -536,9 +522,7 @@ class SceneKnowledge:
         for *_, first, second in (*self.wordings.opposites.train, *self.wordings.opposites.test):
             for name in (first, second):
                 if name not in self._scenes:
-                    raise _fail(
-                        f"wordings.yaml: opposites name {name!r}, no scene", "Name a scene that is there."
-                    )
+                    raise _fail(f"wordings.yaml: opposites name {name!r}, no scene", "Name a scene that is there.")
 
     def _verdicts_of(self, scene: Scene) -> dict[str, Verdict]:
         verdicts: dict[str, Verdict] = {}
@@ -607,9 +591,7 @@ class SceneKnowledge:
 
     def names(self, label: str) -> tuple[str, ...]:
         """A bank label and those of its paraphrases that can follow "the sound of"."""
-        return tuple(
-            w for w in self.words(label) if not w.startswith(("a ", "an ", "someone ", "something "))
-        )
+        return tuple(w for w in self.words(label) if not w.startswith(("a ", "an ", "someone ", "something ")))
 
     def noun(self, label: str) -> str:
         """What a person calls a sound, to be used after "the"; the wording itself where nothing is known."""
@@ -623,9 +605,7 @@ class SceneKnowledge:
         for split in (*SPLITS, "all"):
             rows = [[self._verdicts[s.name][label] for label in columns] for s in self.scenes(split)]
             verdicts = np.array(rows, dtype=np.int8).reshape(len(rows), len(columns))
-            matrices[split] = BELONGS_WEIGHT * (verdicts == Verdict.BELONGS) + FITS_WEIGHT * (
-                verdicts == Verdict.FITS
-            )
+            matrices[split] = BELONGS_WEIGHT * (verdicts == Verdict.BELONGS) + FITS_WEIGHT * (verdicts == Verdict.FITS)
         return matrices
 
     @cached_property
@@ -855,9 +835,7 @@ def _add_step(
     if wanted:
         azimuth = wanted[0] if _chance(rng, 0.7) else _pick(rng, wanted)
     else:
-        fallback = {
-            DIRECTIONS[n]: share for n, share in ADD_FALLBACK_DIRECTIONS.items() if DIRECTIONS[n] in allowed
-        }
+        fallback = {DIRECTIONS[n]: share for n, share in ADD_FALLBACK_DIRECTIONS.items() if DIRECTIONS[n] in allowed}
         free = {a: share for a, share in fallback.items() if a not in used}
         azimuth = _draw(rng, free or fallback)
     used.add(azimuth)
@@ -932,11 +910,7 @@ def scene_plan(
 
     editable = [sound for sound in sounds if sound.key not in frozen]
     verdicts = {sound.key: knowledge.verdict(scene, sound.name) for sound in sounds}
-    gone = [
-        s
-        for s in editable
-        if s.key in excluded or (verdicts[s.key] is Verdict.CLASHES and s.key not in protected)
-    ]
+    gone = [s for s in editable if s.key in excluded or (verdicts[s.key] is Verdict.CLASHES and s.key not in protected)]
     if gone and len(gone) == len(sounds):
         # Something of the recording stays: the one that is not expressly excluded, or the first.
         spare = [s for s in gone if s.key not in excluded] or gone
@@ -966,29 +940,19 @@ def scene_plan(
                 must.append(Step(Operation.REMOVE, sound.name, azimuth_deg=_heard_at(rng, sound)))
             else:
                 gain_db = -float(_between(rng, 3, 8))
-                must.append(
-                    Step(Operation.VOLUME, sound.name, azimuth_deg=_heard_at(rng, sound), gain_db=gain_db)
-                )
+                must.append(Step(Operation.VOLUME, sound.name, azimuth_deg=_heard_at(rng, sound), gain_db=gain_db))
 
     for sound in stay:
-        if (
-            sound.key not in stepped
-            and sound.azimuth_deg is not None
-            and not _stays_clear(sound, constraints)
-        ):
+        if sound.key not in stepped and sound.azimuth_deg is not None and not _stays_clear(sound, constraints):
             goal = _other_azimuth(rng, sound, move_to)
-            must.append(
-                Step(Operation.DIRECTION, sound.name, _named_azimuth(sound.azimuth_deg), to_azimuth_deg=goal)
-            )
+            must.append(Step(Operation.DIRECTION, sound.name, _named_azimuth(sound.azimuth_deg), to_azimuth_deg=goal))
             stepped.add(sound.key)
 
     must = must[:max_steps]
     room = knowledge.room(scene)
     free = [sound for sound in stay if sound.key not in stepped]
     for sound in _shuffled(rng, free):
-        may.append(
-            _gentle_change(rng, sound, verdicts[sound.key], sound.key in protected, move_to, scene, room)
-        )
+        may.append(_gentle_change(rng, sound, verdicts[sound.key], sound.key in protected, move_to, scene, room))
     may.sort(key=lambda pair: -pair[0])
 
     adds: list[Step] = []
@@ -1001,9 +965,7 @@ def scene_plan(
     add_count = _draw(rng, ADD_COUNT_SHARES)
     room_for_adds = max_steps - len(must)
     # The drawn number of additions goes first; then changes of what stays fill the plan, then more additions.
-    add_count = min(
-        add_count, max(length - len(must), 1 if add_count else 0), room_for_adds, max_adds, len(candidates)
-    )
+    add_count = min(add_count, max(length - len(must), 1 if add_count else 0), room_for_adds, max_adds, len(candidates))
     changes = [step for weight, step in may if weight > 0][: max(0, length - len(must) - add_count)]
     while len(must) + len(changes) + add_count < length and add_count < min(max_adds, len(candidates)):
         add_count += 1
@@ -1064,14 +1026,10 @@ def _gentle_change(
         down = -up if not is_protected and _chance(rng, 0.45) else up
         return -1.0 + float(rng.random()) * 0.5, Step(Operation.VOLUME, sound.name, here, gain_db=down)
     low, high = (1, 4) if verdict is Verdict.SOFTEN else (3, 8)
-    return 1.0 + float(rng.random()), Step(
-        Operation.VOLUME, sound.name, here, gain_db=-float(_between(rng, low, high))
-    )
+    return 1.0 + float(rng.random()), Step(Operation.VOLUME, sound.name, here, gain_db=-float(_between(rng, low, high)))
 
 
-def _ordered(
-    rng: np.random.Generator, must: list[Step], changes: list[Step], adds: list[Step]
-) -> tuple[Step, ...]:
+def _ordered(rng: np.random.Generator, must: list[Step], changes: list[Step], adds: list[Step]) -> tuple[Step, ...]:
     """Free order, as in the published plans, but an extraction goes first: it would swallow additions."""
     steps = must + changes + adds if _chance(rng, 0.5) else _shuffled(rng, must + changes + adds)
     return tuple(sorted(steps, key=lambda step: step.operation is not Operation.EXTRACT))
@@ -1094,9 +1052,7 @@ def _is_activity(phrase: str) -> bool:
     return bool(re.search(r"\b\w+ing\b", phrase)) and not phrase.startswith(("a ", "an ", "the "))
 
 
-def _scene_words(
-    rng: np.random.Generator, scene: Scene, knowledge: SceneKnowledge, split: str
-) -> tuple[str, str]:
+def _scene_words(rng: np.random.Generator, scene: Scene, knowledge: SceneKnowledge, split: str) -> tuple[str, str]:
     """An instruction for a scene and the name of its style."""
     style = _draw(rng, STYLE_SHARES)
     if len(scene.moods) < 2 and "mood" in style:
@@ -1136,9 +1092,7 @@ def _finished(rng: np.random.Generator, text: str) -> str:
     return text
 
 
-def _mention(
-    rng: np.random.Generator, sound: _Sound, sounds: Sequence[_Sound], knowledge: SceneKnowledge
-) -> str:
+def _mention(rng: np.random.Generator, sound: _Sound, sounds: Sequence[_Sound], knowledge: SceneKnowledge) -> str:
     """What to call a sound after "the", so that it can't be taken for another one that is there."""
     noun = knowledge.noun(sound.key)
     if any(knowledge.noun(other.key) == noun for other in sounds if other.key != sound.key):
@@ -1193,9 +1147,7 @@ def _request_on(
         case "later" | "earlier":
             seconds = _pick(rng, (0.25, 0.5, 0.5, 1.0, 1.0, 1.5, 2.0, 2.0, 2.5, 3.0, 4.0))
             slots["seconds"] = f"{seconds:g}"
-            step = Step(
-                Operation.SHIFT, sound.name, at, shift_s=seconds if operation == "later" else -seconds
-            )
+            step = Step(Operation.SHIFT, sound.name, at, shift_s=seconds if operation == "later" else -seconds)
         case "reverb":
             slots["level"] = chosen.value if chosen else _between(rng, 1, 10)
             step = Step(Operation.REVERB, sound.name, at, reverb_level=slots["level"])
@@ -1382,9 +1334,7 @@ def _question(
             choices += as_scene[: _between(rng, 0, 1)]
         case "scene clash":
             first, second = _pick(rng, likely[0].phrases), _pick(rng, likely[1].phrases)
-            text = _template(rng, wordings.scene_clash, split).format(
-                scene=first, bare=_bare(first), scene2=second
-            )
+            text = _template(rng, wordings.scene_clash, split).format(scene=first, bare=_bare(first), scene2=second)
             question = "That contradicts itself. Which place should the recording sound like?"
             choices = [f"make this sound like {first}", f"make this sound like {second}"]
         case "empty":
@@ -1427,11 +1377,7 @@ def _is_there(label: str, sounds: Sequence[_Sound], knowledge: SceneKnowledge) -
     """Whether a sound, or one that could be taken for it by its name or kind, is in the recording."""
     noun = set(knowledge.noun(label).split())
     for sound in sounds:
-        if (
-            sound.key == label
-            or noun & set(knowledge.noun(sound.key).split())
-            or noun & set(sound.key.split())
-        ):
+        if sound.key == label or noun & set(knowledge.noun(sound.key).split()) or noun & set(sound.key.split()):
             return True
     return False
 
@@ -1485,17 +1431,11 @@ def design(
             case "direct":
                 made = _design_direct(rng, sounds, present, addable, knowledge, split)
             case "mixed":
-                made = _design_scene(
-                    rng, sounds, present, addable, knowledge, split, direct_count=_between(rng, 1, 2)
-                )
+                made = _design_scene(rng, sounds, present, addable, knowledge, split, direct_count=_between(rng, 1, 2))
             case _:
                 made = _design_scene(rng, sounds, present, addable, knowledge, split, direct_count=0)
         # Rarely a constraint leaves nothing to do or can't be met; then chance is asked again.
-        if (
-            made is not None
-            and made.steps
-            and not violations(made.steps, present, made.constraints, knowledge)
-        ):
+        if made is not None and made.steps and not violations(made.steps, present, made.constraints, knowledge):
             return made
 
 
@@ -1559,11 +1499,7 @@ def _design_scene(
         max_adds=MAX_ADDS - sum(step.operation is Operation.ADD for step in literal),
     )
     removed = gone | {step.target for step in steps if step.operation is Operation.REMOVE}
-    if (
-        not steps
-        or len(removed) >= len(sounds)
-        or any(s.operation is Operation.EXTRACT for s in steps if literal)
-    ):
+    if not steps or len(removed) >= len(sounds) or any(s.operation is Operation.EXTRACT for s in steps if literal):
         return None
     if literal:
         wish = _joined(rng, [text for text, _ in asked], knowledge)

@@ -187,13 +187,9 @@ class EndpointDesigner:
         try:
             response = client.post(f"{self.base_url.rstrip('/')}/chat/completions", json=body)
         except httpx.TimeoutException as error:
-            raise _failed(
-                f"no answer within {self.timeout_s:g} seconds", "Raise timeout_s or try later."
-            ) from error
+            raise _failed(f"no answer within {self.timeout_s:g} seconds", "Raise timeout_s or try later.") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise _failed(
-                f"it can't be reached ({type(error).__name__})", "Check base_url and the network."
-            ) from error
+            raise _failed(f"it can't be reached ({type(error).__name__})", "Check base_url and the network.") from error
         if response.status_code != 200:
             hint = "Try later."
             if response.status_code in (401, 403):
@@ -205,9 +201,7 @@ class EndpointDesigner:
         try:
             content: Any = response.json()["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError) as error:
-            raise _failed(
-                "its answer is no chat completion", "Check that base_url ends in the API's root."
-            ) from error
+            raise _failed("its answer is no chat completion", "Check that base_url ends in the API's root.") from error
         if not isinstance(content, str):
             raise _failed("its answer holds no text", "Try another model.")
         return content[:MAX_REPLY_CHARS]

@@ -195,7 +195,8 @@ class LabelRanker:
     def rank(self, samples: np.ndarray, label: str) -> int:
         """Place of a label among all, 1 is the surest; samples are (2, n) at 24 kHz."""
         wave = torch.from_numpy(np.ascontiguousarray(samples, np.float32))[None].to(self.texts.device)
-        frames = self.listener.frame_embeddings(self.listener.hear(self.listener.spectrum(wave)))
+        senses = self.listener.sense(wave, self.listener.spectrum(wave))
+        frames = self.listener.frame_embeddings(self.listener.hear(senses))
         heard = torch.sigmoid(self.listener.presence_logits(frames, self.texts)[0])
         best = torch.nn.functional.avg_pool1d(heard, min(25, heard.shape[1]), 1).amax(dim=1)
         return int((best > best[self.labels.index(label)]).sum()) + 1

@@ -44,9 +44,7 @@ def _spectrogram(axes: Axes, audio: np.ndarray) -> None:
         audio, SAMPLE_RATE, nperseg=WINDOW, noverlap=WINDOW - HOP, boundary=None, padded=False
     )
     level_db = 10 * np.log10(np.square(np.abs(spectrum)).mean(axis=0) + 1e-12)
-    axes.pcolormesh(
-        time, frequency / 1000, level_db, vmin=FLOOR_DB, vmax=TOP_DB, cmap="magma", rasterized=True
-    )
+    axes.pcolormesh(time, frequency / 1000, level_db, vmin=FLOOR_DB, vmax=TOP_DB, cmap="magma", rasterized=True)
     axes.set_ylim(0, SAMPLE_RATE / 2000)
     axes.set_yticks([0, 4, 8, 12])
     axes.tick_params(labelsize=6, length=2)
@@ -55,9 +53,7 @@ def _spectrogram(axes: Axes, audio: np.ndarray) -> None:
 def _text(axes: Axes, example: StoredExample) -> None:
     about = example.about
     heard = ", ".join(
-        f"{event['label']} ({event['azimuth_deg']:+.0f}°)"
-        for event in about["events"]
-        if event["added_by"] is None
+        f"{event['label']} ({event['azimuth_deg']:+.0f}°)" for event in about["events"] if event["added_by"] is None
     )
     lines = textwrap.wrap(f"{about['index']}: “{about['instruction']}”", 54)
     lines += ["", *textwrap.wrap(f"Heard: {heard}", 56), ""]

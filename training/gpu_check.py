@@ -67,9 +67,7 @@ def check_steps(task: Task, config: Any, device: str, steps: int = 12) -> None:
         times.append((made - started, wait(device) - made))
     batch_s, step_s = np.median(np.array(times)[steps // 3 :], axis=0)
     memory = torch.cuda.max_memory_allocated() / 2**30 if device.startswith("cuda") else 0.0
-    print(
-        f"  batch {1e3 * batch_s:.1f} ms, rest {1e3 * step_s:.1f} ms, {memory:.1f} GiB, loss {float(loss):.3f}"
-    )
+    print(f"  batch {1e3 * batch_s:.1f} ms, rest {1e3 * step_s:.1f} ms, {memory:.1f} GiB, loss {float(loss):.3f}")
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from torch.nn import functional
 
 from smartdj_agent.models.listener import Listener
@@ -146,7 +147,11 @@ class ListenerTask:
         self.compiled = [*self.model.trunk, *self.model.query]
         start = settings.get("start_from")
         if start:
-            self.model.load_state_dict(Listener.from_pretrained(start).state_dict())
+            self._start_from(Path(start))
+        if settings.get("tagger"):
+            assert self.model.tagged is not None
+            self.model.tagged.tagger.load_state_dict(load_file(settings["tagger"]["weights"]))
+            self.rates = {"tagged.tagger.": float(settings["tagger"]["rate"])}
         self.model.to(device)
         if start and settings.get("centre", True):
             self._centre_presence()
@@ -154,6 +159,16 @@ class ListenerTask:
         self.validation = {"": self._validation(self.valid, count)}
         for name in settings["data"].get("validation_apart", []):
             self.validation[f"{name}_"] = self._validation(self.valid.part(name), count)
+
+    def _start_from(self, folder: Path) -> None:
+        """Take a trained listener's weights; one that had no tagger is given a fresh one, silent at first."""
+        old = Listener.from_pretrained(folder).state_dict()
+        missing = self.model.load_state_dict(old, strict=False).missing_keys
+        if self.model.tagged is not None and missing:
+            nn.init.zeros_(self.model.tagged.join.weight)
+            nn.init.zeros_(self.model.tagged.join.bias)
+        if unknown := [key for key in missing if not key.startswith("tagged.")]:
+            raise ValueError(f"{folder} lacks {unknown[:3]}; start from a listener of this shape.")
 
     @torch.no_grad()
     def _centre_presence(self) -> None:
@@ -349,9 +364,9 @@ class ListenerTask:
         """Logits over all labels, (B, V), and over the five directions of the true label, (B, 5)."""
         model = self.model
         with torch.autocast(self.device.split(":")[0], enabled=False), torch.no_grad():
-            spectrum = model.spectrum(batch.mixture)
-            features = self._masked(model.features(spectrum))
-        frames = model.frames(features)[0]
+            senses = model.sense(batch.mixture, model.spectrum(batch.mixture))
+            senses.features = self._masked(senses.features)
+        frames = model.frames(senses)[0]
         embedded = functional.normalize(model.embed(frames).float(), dim=-1)[batch.scene]
         weight = batch.active / batch.active.sum(1, keepdim=True).clamp(min=1)
         pooled = torch.einsum("bt,bte->be", weight, embedded)
@@ -435,12 +450,10 @@ class ListenerTask:
             weight = weight / (weight.mean(dim=(2, 3, 4), keepdim=True) + 1e-10) + 0.02
             texts = [text for texts in batch.queries for text in texts]
             vectors = self.encoder.vectors(texts).to(self.device).unflatten(0, (len(batch.queries), -1))
-            features = model.features(spectrum)
-        hearing = model.hear_features(features)
+            senses = model.sense(batch.mixture, spectrum)
+        hearing = model.hear(senses)
         logits = model.mask_logits(hearing, vectors).float()
-        mask_loss = (
-            functional.binary_cross_entropy_with_logits(logits, ideal, reduction="none") * weight
-        ).mean()
+        mask_loss = (functional.binary_cross_entropy_with_logits(logits, ideal, reduction="none") * weight).mean()
         embedded = model.frame_embeddings(hearing)
         vocabulary = model.text_embeddings(self.encoder.vectors(batch.vocabulary).to(self.device))
         every = 5
@@ -544,7 +557,7 @@ class ListenerTask:
         for batch in validation:
             spectrum = self.model.spectrum(batch.mixture)
             vectors = torch.stack([self.encoder.vectors(texts) for texts in batch.queries])
-            hearing = self.model.hear(spectrum)
+            hearing = self.model.hear(self.model.sense(batch.mixture, spectrum))
             masks = torch.sigmoid(self.model.mask_logits(hearing, vectors.to(self.device)).float())
             gains = torch.einsum("fb,nqebt->nqeft", self.model.interpolation, masks)
             for index in range(len(batch.mixture)):
@@ -557,9 +570,7 @@ class ListenerTask:
                 ).unflatten(0, (-1, 2))
                 for slot, wanted in enumerate(batch.targets[index]):
                     if wanted.square().sum() > 0:
-                        improvements.append(
-                            si_sdr_db(estimate[slot], wanted) - si_sdr_db(batch.mixture[index], wanted)
-                        )
+                        improvements.append(si_sdr_db(estimate[slot], wanted) - si_sdr_db(batch.mixture[index], wanted))
                     else:
                         ratio = estimate[slot].square().sum() / batch.mixture[index].square().sum()
                         leaks.append(10 * math.log10(float(ratio) + 1e-9))

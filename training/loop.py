@@ -87,7 +87,8 @@ class Task(Protocol):
     Further attributes are used where a task has them: `compiled` (modules that torch may compile), `prepare` and
     `workers` (a function of a seed and a size, and the executor that runs it in advance; `batch` is then given its
     result as `prepared`), `extra_state` and `load_extra_state` (what else belongs into a checkpoint, such as a
-    discriminator), and `progress` (set to the share of steps done before each step).
+    discriminator), `rates` (factors on the learning rate by the beginnings of parameters' names; 0 leaves them as they
+    are), and `progress` (set to the share of steps done before each step).
     """
 
     model: nn.Module
@@ -145,12 +146,18 @@ def learning_rate_factor(step: int, config: LoopConfig) -> float:
     return config.final_fraction + (1 - config.final_fraction) * cosine
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay matrices, not biases, norms or gains."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def parameter_groups(
+    model: nn.Module, weight_decay: float, rates: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Decay matrices, not biases, norms or gains; `rates` are factors on the learning rate by the names' beginnings."""
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {(True, 1.0): [], (False, 1.0): []}
+    for name, parameter in model.named_parameters():
+        rate = next((rate for start, rate in (rates or {}).items() if name.startswith(start)), 1.0)
+        if parameter.requires_grad:
+            groups.setdefault((parameter.ndim >= 2, rate), []).append(parameter)
     return [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": weight_decay if decayed else 0.0, "rate": rate}
+        for (decayed, rate), parameters in groups.items()
     ]
 
 
@@ -195,9 +202,11 @@ def mean_figures(figures: Mapping[str, list[float | Tensor]]) -> dict[str, float
     return means
 
 
-def make_optimiser(model: nn.Module, config: LoopConfig, *, fused: bool) -> torch.optim.AdamW:
+def make_optimiser(
+    model: nn.Module, config: LoopConfig, *, fused: bool, rates: Mapping[str, float] | None = None
+) -> torch.optim.AdamW:
     """AdamW; fused, it is one kernel for all parameters and skips a step by itself when told that `found_inf`."""
-    groups = parameter_groups(model, config.weight_decay)
+    groups = parameter_groups(model, config.weight_decay, rates)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused or None)
 
 
@@ -230,7 +239,11 @@ def train(
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
     model = task.model.to(device).train()
-    optimiser = make_optimiser(model, config, fused=on_gpu)
+    rates: Mapping[str, float] = getattr(task, "rates", {})
+    for name, parameter in model.named_parameters():
+        if any(name.startswith(start) and not rate for start, rate in rates.items()):
+            parameter.requires_grad_(False)
+    optimiser = make_optimiser(model, config, fused=on_gpu, rates=rates)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     average = None
     if config.ema_decay:
@@ -306,7 +319,7 @@ def train(
     while step < config.steps and not stopping and time.monotonic() - started < stop_after_s:
         before = time.monotonic()
         for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * learning_rate_factor(step, config)
+            group["lr"] = config.learning_rate * learning_rate_factor(step, config) * group["rate"]
         task.progress = step / config.steps  # type: ignore[attr-defined]
         optimiser.zero_grad(set_to_none=True)
         for part in range(config.accumulate):

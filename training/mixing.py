@@ -122,9 +122,7 @@ def varied(samples: np.ndarray, variation: Variation, rng: np.random.Generator) 
             centre, depth = rng.uniform(-1, 0.9), rng.uniform(-1, 1) * variation.tilt_db
             gain_db += depth * np.exp(-(((octave - centre) / 0.25) ** 2))
         if limit_it:
-            gain_db -= (
-                12 * np.log2(np.maximum(frequency / np.exp(rng.uniform(np.log(3000), np.log(11000))), 1)) * 2
-            )
+            gain_db -= 12 * np.log2(np.maximum(frequency / np.exp(rng.uniform(np.log(3000), np.log(11000))), 1)) * 2
         spectrum = spectrum * 10 ** (gain_db / 20)
         if echo_it:
             rt60 = rng.uniform(0.2, 1.0)

@@ -37,9 +37,7 @@ class PlanExample:
     design: Design
 
 
-def heard_events(
-    present: list[ScenePresent], rng: np.random.Generator, labels: list[str]
-) -> list[EventToken]:
+def heard_events(present: list[ScenePresent], rng: np.random.Generator, labels: list[str]) -> list[EventToken]:
     """Findings of an imperfect listener: true sounds mostly, a false one sometimes, surest first."""
     events = []
     for sound in present:
@@ -60,9 +58,7 @@ def heard_events(
             start = float(rng.uniform(0, 8))
             azimuth = float(rng.choice(AZIMUTHS_DEG))
             confidence = round(float(rng.beta(2, 4)), 2)
-            events.append(
-                EventToken(false, confidence, -40.0, azimuth, round(start, 1), round(start + 1.5, 1))
-            )
+            events.append(EventToken(false, confidence, -40.0, azimuth, round(start, 1), round(start + 1.5, 1)))
     return sorted(events, key=lambda event: -event.confidence)
 
 

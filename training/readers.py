@@ -112,9 +112,7 @@ PLAIN_WORDS = {
 }
 """Class names of the data sets in the words of our bank, where they differ."""
 
-_TAKE = re.compile(
-    r"(@[\d.]+s|[-_ ]?\(\d+\)|[-_ ](take|part|seg|segment|chunk|piece)[-_ ]?\d+|-[A-Z])$", re.IGNORECASE
-)
+_TAKE = re.compile(r"(@[\d.]+s|[-_ ]?\(\d+\)|[-_ ](take|part|seg|segment|chunk|piece)[-_ ]?\d+|-[A-Z])$", re.IGNORECASE)
 
 
 def plain_label(name: str) -> str:
@@ -163,9 +161,7 @@ def _present(clips: Sequence[Clip], folder: Path) -> list[Clip]:
             "Unpack the data set again, completely.",
         )
     if not clips:
-        raise _fail(
-            f"{folder} holds no labelled clips", "See training/readers.py for the layouts that are read."
-        )
+        raise _fail(f"{folder} holds no labelled clips", "See training/readers.py for the layouts that are read.")
     return list(clips)
 
 
@@ -287,9 +283,7 @@ def read_clips(folder: Path) -> list[Clip]:
         ``USAGE`` if the folder is missing, holds no clips, or is damaged.
     """
     if not folder.is_dir():
-        raise _fail(
-            f"{folder} is no folder", "Give a folder of clips, such as the one made by training.bank."
-        )
+        raise _fail(f"{folder} is no folder", "Give a folder of clips, such as the one made by training.bank.")
     if (folder / "meta" / "esc50.csv").exists():
         return read_esc50(folder)
     if (folder / "FSD50K.ground_truth").exists():
@@ -330,9 +324,7 @@ def write_manifest(clips: Sequence[Clip], folder: Path) -> Path:
 
 
 def main(
-    source: Annotated[
-        Path, typer.Argument(help="ESC-50, ESC-10, FSD50K or a plain folder of labelled clips.")
-    ],
+    source: Annotated[Path, typer.Argument(help="ESC-50, ESC-10, FSD50K or a plain folder of labelled clips.")],
     out: Annotated[Path, typer.Option(help="Folder for manifest.csv.")],
 ) -> None:
     """Write the manifest of a folder of clips."""

@@ -68,11 +68,7 @@ def model_card(role: str, run: Path, config: Path, parameters: int) -> str:
         f"- {last['step']} of {settings['loop']['steps']} planned steps, {last['samples']} examples, "
         f"{last['seconds'] / 60:.0f} minutes on two shared CPU cores (no GPU was at hand)",
         f"- Held-out figures at step {figures.get('step', 0)} (validation split, from the run's log):",
-        *(
-            f"  - {key.removeprefix('valid_')}: {value}"
-            for key, value in figures.items()
-            if key.startswith("valid_")
-        ),
+        *(f"  - {key.removeprefix('valid_')}: {value}" for key, value in figures.items() if key.startswith("valid_")),
     ]
     if folders:
         parts += ["## Licences of the training clips", licence_table(folders)]

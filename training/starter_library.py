@@ -139,19 +139,13 @@ class Arrangement:
 
 
 ARRANGEMENTS = (
-    Arrangement(
-        "footsteps_stone", "footsteps on stone", "footsteps_on_stone/openclonk*stephard*", 10, (0.55,)
-    ),
+    Arrangement("footsteps_stone", "footsteps on stone", "footsteps_on_stone/openclonk*stephard*", 10, (0.55,)),
     Arrangement("footsteps", "footsteps", "footsteps_on_stone/openclonk*stephard*", 9, (0.62,)),
     Arrangement("footsteps_running", "person running", "footsteps_on_stone/openclonk*stephard*", 16, (0.31,)),
     Arrangement("footsteps_dirt", "footsteps on dirt", "footsteps_on_dirt/openclonk*stepsoft*", 10, (0.56,)),
     Arrangement("footsteps_snow", "footsteps on snow", "footsteps_on_snow/gcompris*", 8, (0.66,)),
-    Arrangement(
-        "dog_barking", "dog barking", "dog_barking/openclonk*aroof*", 5, (0.55, 0.5, 1.5), kind="transient"
-    ),
-    Arrangement(
-        "dog_barking_far", "dog barking", "dog_barking/fluid*key60*", 6, (0.45, 0.42, 1.3), kind="transient"
-    ),
+    Arrangement("dog_barking", "dog barking", "dog_barking/openclonk*aroof*", 5, (0.55, 0.5, 1.5), kind="transient"),
+    Arrangement("dog_barking_far", "dog barking", "dog_barking/fluid*key60*", 6, (0.45, 0.42, 1.3), kind="transient"),
     Arrangement("crow_cawing", "crow cawing", "crow_cawing/sonic-pi*", 4, (0.8, 0.75, 1.6), kind="transient"),
     Arrangement("hammering_wood", "hammering", "wood_impact/openclonk*wood_ocg_woodhit*", 7, (0.52,)),
     Arrangement(
@@ -181,9 +175,7 @@ def read_credits(path: Path | None = None) -> list[Credit]:
         return [Credit(**row) for row in csv.DictReader(file)]
 
 
-def credit_of(
-    package: str, package_path: str, stated_licence: str, credits: Sequence[Credit]
-) -> Credit | None:
+def credit_of(package: str, package_path: str, stated_licence: str, credits: Sequence[Credit]) -> Credit | None:
     """The credit of one clip, or None where its licence does not allow shipping it.
 
     The bank's own statement decides first: whatever it does not call free stays out, even if a pattern would
@@ -260,9 +252,7 @@ def arrange(arrangement: Arrangement, rows: Sequence[Row], bank: Path) -> tuple[
     ValueError
         Where the bank has no clip of the pattern.
     """
-    parts = sorted(
-        (r for r in rows if fnmatch.fnmatchcase(r.path, arrangement.pattern)), key=lambda r: r.path
-    )
+    parts = sorted((r for r in rows if fnmatch.fnmatchcase(r.path, arrangement.pattern)), key=lambda r: r.path)
     if not parts:
         raise ValueError(f"The bank has no free clip like {arrangement.pattern}.")
     rng = np.random.default_rng([int(b) for b in arrangement.name.encode()])
@@ -295,9 +285,7 @@ def _encode(path: Path, x: np.ndarray) -> None:
         subtype="VORBIS",
         compression_level=VORBIS_COMPRESSION,
     ) as file:
-        for start in range(
-            0, len(level), 16_384
-        ):  # libsndfile's Vorbis encoder overflows its stack on long writes
+        for start in range(0, len(level), 16_384):  # libsndfile's Vorbis encoder overflows its stack on long writes
             file.write(level[start : start + 16_384])
 
 
@@ -348,9 +336,7 @@ def build(bank: Path, out: Path) -> list[dict[str, str]]:
         source = "arranged from " + "; ".join(sorted({p.source for p in parts}))
         splits = "+".join(sorted({p.split for p in parts}))
         licences = {p.credit.licence for p in parts}
-        licence = (
-            "CC-BY-3.0" if "CC-BY-3.0" in licences else sorted(licences)[0]
-        )  # the one that asks for more
+        licence = "CC-BY-3.0" if "CC-BY-3.0" in licences else sorted(licences)[0]  # the one that asks for more
         authors = "; ".join(dict.fromkeys(p.credit.author for p in parts))
         urls = " ".join(dict.fromkeys(p.credit.url for p in parts if p.credit.url))
         keep(f"arranged_{arrangement.name}", arrangement.label, x, arrangement.kind, licence=licence,
@@ -409,9 +395,7 @@ def credits_text(manifest: Sequence[dict[str, str]]) -> str:
             ]  # fmt: skip
         for key in sorted(k for k in groups if k[0] == licence):
             _, author, url = key
-            lines.append(
-                f"- **{author}**" + (f" — {url}" if url else "") + f": {', '.join(sorted(groups[key]))}"
-            )
+            lines.append(f"- **{author}**" + (f" — {url}" if url else "") + f": {', '.join(sorted(groups[key]))}")
         lines.append("")
     return "\n".join(lines)
 
@@ -420,17 +404,13 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="Build the sound library that ships with SmartDJ.")
     parser.add_argument("--bank", type=Path, required=True, help="folder of the clip bank (has manifest.csv)")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder to write; an older library there is replaced"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; an older library there is replaced")
     arguments = parser.parse_args()
     manifest = build(arguments.bank, arguments.out)
     size = sum(f.stat().st_size for f in arguments.out.rglob("*") if f.is_file())
     labels = len({r["label"] for r in manifest})
     made = sum(r["source"].startswith("synthesised") for r in manifest)
-    print(
-        f"{len(manifest)} clips ({made} synthesised), {labels} labels, {size / 1e6:.1f} MB in {arguments.out}"
-    )
+    print(f"{len(manifest)} clips ({made} synthesised), {labels} labels, {size / 1e6:.1f} MB in {arguments.out}")
     if size > MAX_BYTES:
         print(f"That is more than the {MAX_BYTES / 1e6:.0f} MB allowed.", file=sys.stderr)
         return 1

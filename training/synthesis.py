@@ -378,11 +378,7 @@ def make_example(
         int(rng.integers(2**31)),
     )
     present = [ScenePresent(event.label, event.azimuth_deg) for event in scene.events]
-    addable = [
-        label
-        for label in store.labels
-        if not any(_same_sound(e.label, label, knowledge) for e in scene.events)
-    ]
+    addable = [label for label in store.labels if not any(_same_sound(e.label, label, knowledge) for e in scene.events)]
     if kind is ExampleKind.SINGLE:
         request = _single_request(present, addable, knowledge, rng)
     else:

@@ -168,9 +168,7 @@ def _bubble(rng: Rng, low_hz: float, high_hz: float) -> Samples:
     frequency_hz = float(np.exp(rng.uniform(np.log(low_hz), np.log(high_hz))))
     tau_s = rng.uniform(8, 16) / frequency_hz
     t = _times(min(0.2, 6 * tau_s))
-    return np.sin(2 * np.pi * frequency_hz * t * (1.0 + rng.uniform(0.0, 0.12) * t / tau_s)) * np.exp(
-        -t / tau_s
-    )
+    return np.sin(2 * np.pi * frequency_hz * t * (1.0 + rng.uniform(0.0, 0.12) * t / tau_s)) * np.exp(-t / tau_s)
 
 
 def rain(drops_per_s: float, hiss: float, low_hz: float, high_hz: float, body_hz: float = 0.0) -> Callable:
@@ -231,9 +229,7 @@ def sea(waves: int, brightness_hz: float) -> Callable:
 
     def make(rng: Rng, n: int) -> Samples:
         out = 0.10 * _noise(rng, n, _band(150, 2_500, -0.5))
-        low, mid, high = (
-            _noise(rng, n, _band(*b, -0.5)) for b in ((60, 400), (300, 2_200), (1_500, brightness_hz))
-        )
+        low, mid, high = (_noise(rng, n, _band(*b, -0.5)) for b in ((60, 400), (300, 2_200), (1_500, brightness_hz)))
         spacing = n / waves
         for k in range(waves):
             size = rng.uniform(0.7, 1.0)
@@ -299,9 +295,7 @@ def distant_thunder(rng: Rng, n: int) -> Samples:
     out = np.zeros(n)
     for _ in range(9):
         at, length_s = rng.uniform(0.0, 0.45) * n, rng.uniform(1.0, 2.6)
-        surge = _noise(rng, round(length_s * RATE), _band(28, rng.uniform(90, 240), -0.7)) * _bump(
-            length_s, 0.12
-        )
+        surge = _noise(rng, round(length_s * RATE), _band(28, rng.uniform(90, 240), -0.7)) * _bump(length_s, 0.12)
         _add_once(out, int(at), surge, rng.uniform(0.3, 1.0))
     return out * np.minimum(1.0, np.linspace(6.0, 0.0, n))
 
@@ -322,9 +316,7 @@ def fire(rng: Rng, n: int) -> Samples:
 # --- animals ----------------------------------------------------------------------------------------------
 
 
-def _cricket(
-    rng: Rng, out: Samples, carrier_hz: float, chirps_per_s: float, pulses: int, gain: float
-) -> None:
+def _cricket(rng: Rng, out: Samples, carrier_hz: float, chirps_per_s: float, pulses: int, gain: float) -> None:
     n = len(out)
     count = max(1, round(chirps_per_s * n / RATE))
     phase = rng.uniform(0, 1)
@@ -346,9 +338,7 @@ def crickets(count: int, night: float) -> Callable:
         out = night * _noise(rng, n, _band(100, 1_500, -0.7))
         for k in range(count):
             gain = 1.0 if k == 0 else rng.uniform(0.1, 0.5)
-            _cricket(
-                rng, out, rng.uniform(4_100, 5_000), rng.uniform(2.0, 3.2), int(rng.integers(3, 5)), gain
-            )
+            _cricket(rng, out, rng.uniform(4_100, 5_000), rng.uniform(2.0, 3.2), int(rng.integers(3, 5)), gain)
         return _room(rng, out, 0.3, 0.15)
 
     return make
@@ -396,9 +386,7 @@ def frogs(rng: Rng, n: int) -> Samples:
             length_s = rng.uniform(0.18, 0.34)
             croak = np.zeros(round(length_s * RATE) + 2_000)
             for pulse_at in np.arange(0, length_s * RATE, RATE / pitch):
-                ring = _modes(
-                    0.04, [(formant, 1.0, 0.006), (2.3 * formant, 0.6, 0.004), (0.5 * formant, 0.5, 0.008)]
-                )
+                ring = _modes(0.04, [(formant, 1.0, 0.006), (2.3 * formant, 0.6, 0.004), (0.5 * formant, 0.5, 0.008)])
                 _add_once(croak, int(pulse_at * rng.uniform(0.995, 1.005)), ring, rng.uniform(0.8, 1.0))
             croak[: round(length_s * RATE)] *= _bump(length_s, 0.6) ** 0.5
             _add(out, int(at), croak, level)
@@ -414,9 +402,7 @@ def owl(rng: Rng, n: int) -> Samples:
         f = 690 * _curve(length_s, (0, 0.93), (0.2, 1.0), (0.75, 1.0), (1, 0.92))
         f = f * (1.0 + 0.004 * np.sin(2 * np.pi * 5.5 * t))
         hoot = _tone(f, (1.0, 0.10, 0.04)) * _bump(length_s, 0.25) ** 0.6
-        hoot *= 1.0 - waver * 0.4 * (0.5 + 0.5 * np.sin(2 * np.pi * 12 * t)) * _curve(
-            length_s, (0, 1), (1, 0.2)
-        )
+        hoot *= 1.0 - waver * 0.4 * (0.5 + 0.5 * np.sin(2 * np.pi * 12 * t)) * _curve(length_s, (0, 1), (1, 0.2))
         breath = _noise(rng, len(t), _band(500, 1_200)) * _bump(length_s, 0.25)
         _add_once(out, int(start_s * RATE), hoot + 0.04 * breath)
     return _room(rng, out, 1.2, 0.35)
@@ -498,9 +484,7 @@ def bees(rng: Rng, n: int) -> Samples:
     for k in range(4):
         sway = 1.0 + 0.03 * _drift(rng, n, 1.2, -1, 1)
         f = rng.uniform(190, 250) * sway
-        f += (
-            (round(f.sum() / RATE) - f.sum() / RATE) * RATE / n
-        )  # whole cycles, so that the loop has no click
+        f += (round(f.sum() / RATE) - f.sum() / RATE) * RATE / n  # whole cycles, so that the loop has no click
         x = _tone(f, tuple(1.0 / (h**0.9) for h in range(1, 24)))
         out += x * _drift(rng, n, 0.7, 0.02, 1.0) ** 2 * (1.0 if k == 0 else 0.5)
     return out
@@ -554,9 +538,7 @@ def chatter(voices: int) -> Callable:
             while at < n / RATE:
                 for _syllable in range(int(rng.integers(3, 11))):
                     length_s = rng.uniform(0.10, 0.24)
-                    f = pitch_hz * _curve(
-                        length_s, (0, rng.uniform(0.95, 1.15)), (1, rng.uniform(0.85, 1.05))
-                    )
+                    f = pitch_hz * _curve(length_s, (0, rng.uniform(0.95, 1.15)), (1, rng.uniform(0.85, 1.05)))
                     phase = np.cumsum(f) / RATE
                     source = signal.sawtooth(2 * np.pi * phase) + 0.1 * rng.standard_normal(len(f))
                     voiced = np.zeros(len(f))
@@ -566,9 +548,7 @@ def chatter(voices: int) -> Callable:
                         voiced += gain * signal.lfilter(b, a, source)
                     _add(out, int(at * RATE), voiced * _bump(length_s, 0.35), level)
                     if rng.random() < 0.3:
-                        _add(
-                            out, int((at - 0.04) * RATE), _burst(rng, 0.07, 0.02, 3_000, 7_500), 0.08 * level
-                        )
+                        _add(out, int((at - 0.04) * RATE), _burst(rng, 0.07, 0.02, 3_000, 7_500), 0.08 * level)
                     at += length_s + rng.uniform(0.0, 0.06)
                 at += rng.uniform(0.4, 2.2)
         return _filter(_room(rng, out, 0.9, 0.9), 150, 5_000)
@@ -599,9 +579,7 @@ def snoring(rng: Rng, n: int) -> Samples:
     for k in range(2):
         start_s = k * n / RATE / 2
         t = _times(1.3)
-        flutter = (
-            np.clip(np.sin(2 * np.pi * np.cumsum(_curve(1.3, (0, 24), (0.6, 32), (1, 26))) / RATE), 0, 1) ** 2
-        )
+        flutter = np.clip(np.sin(2 * np.pi * np.cumsum(_curve(1.3, (0, 24), (0.6, 32), (1, 26))) / RATE), 0, 1) ** 2
         body = _noise(rng, len(t), _band(110, 900, -0.5))
         _add(out, int((start_s + 0.1) * RATE), body * flutter * _bump(1.3, 0.6), 1.0)
         out_breath = _noise(rng, round(1.1 * RATE), _band(300, 2_500, -0.7)) * _bump(1.1, 0.25)
@@ -655,9 +633,7 @@ def typing(rng: Rng, n: int) -> Samples:
             _add_once(out, int(at * RATE), click, rng.uniform(0.7, 1.0))
             _add_once(out, int(at * RATE), _modes(0.05, [(body_hz, 1.2, 0.007), (2.7 * body_hz, 0.5, 0.004)]))
             release_s = at + rng.uniform(0.06, 0.10)
-            _add_once(
-                out, int(release_s * RATE), _burst(rng, 0.02, 0.002, 2_500, 9_000), rng.uniform(0.2, 0.4)
-            )
+            _add_once(out, int(release_s * RATE), _burst(rng, 0.02, 0.002, 2_500, 9_000), rng.uniform(0.2, 0.4))
             at += float(np.clip(rng.lognormal(-1.95, 0.3), 0.08, 0.4))
         at += rng.uniform(0.1, 0.6)
     return _room(rng, out, 0.15, 0.2)
@@ -671,8 +647,7 @@ def dishes(rng: Rng, n: int) -> Samples:
         f0 = rng.uniform(2_300, 4_200) if metal else rng.uniform(900, 1_900)
         ratios, tau_s = ((1.0, 1.58, 2.24, 2.92), 0.06) if metal else ((1.0, 2.31, 3.87), 0.035)
         partials = [
-            (f0 * r * rng.uniform(0.98, 1.02), 0.8**i, tau_s * rng.uniform(0.6, 1.2))
-            for i, r in enumerate(ratios)
+            (f0 * r * rng.uniform(0.98, 1.02), 0.8**i, tau_s * rng.uniform(0.6, 1.2)) for i, r in enumerate(ratios)
         ]
         gain = float(rng.lognormal(-0.8, 0.6))
         for bounce in range(int(rng.integers(1, 4))):
@@ -759,12 +734,8 @@ def train(rng: Rng, n: int) -> Samples:
     for k in range(joints):
         for offset_s, gain in ((0.0, 1.0), (0.13, 0.85), (0.42, 0.6), (0.55, 0.5)):
             at = int(k / joints * n + offset_s * RATE) % n
-            clack = _modes(
-                0.12, [(95, 1.5, 0.03), (310, 0.9, 0.015), (1_150, 0.5, 0.01), (2_400, 0.3, 0.006)]
-            )
-            _add(
-                out, at, clack + 0.5 * _burst(rng, 0.12, 0.01, 700, 5_000), 1.1 * gain * rng.uniform(0.9, 1.0)
-            )
+            clack = _modes(0.12, [(95, 1.5, 0.03), (310, 0.9, 0.015), (1_150, 0.5, 0.01), (2_400, 0.3, 0.006)])
+            _add(out, at, clack + 0.5 * _burst(rng, 0.12, 0.01, 700, 5_000), 1.1 * gain * rng.uniform(0.9, 1.0))
     return out
 
 
@@ -804,9 +775,7 @@ def telephone(rng: Rng, n: int) -> Samples:
     for start_s in (0.05, 3.05):
         for k in range(int(1.6 * 44)):
             f0 = 1_420.0 if k % 2 == 0 else 1_180.0
-            gong = _modes(
-                0.25, [(f0, 1.0, 0.06), (2.3 * f0, 0.6, 0.045), (3.9 * f0, 0.4, 0.03), (5.6 * f0, 0.2, 0.02)]
-            )
+            gong = _modes(0.25, [(f0, 1.0, 0.06), (2.3 * f0, 0.6, 0.045), (3.9 * f0, 0.4, 0.03), (5.6 * f0, 0.2, 0.02)])
             _add_once(out, int((start_s + k / 44) * RATE), gong, rng.uniform(0.9, 1.0))
     return _room(rng, out, 0.3, 0.15)
 
@@ -823,10 +792,7 @@ def alarm_clock(rng: Rng, n: int) -> Samples:
     out = np.zeros(n)
     for second in range(int(n / RATE)):
         for k in range(4):
-            beep = (
-                _tone(np.full(round(0.06 * RATE), 2_050.0), (1.0, 0.0, 0.35, 0.0, 0.15))
-                * _bump(0.06, 0.1) ** 0.3
-            )
+            beep = _tone(np.full(round(0.06 * RATE), 2_050.0), (1.0, 0.0, 0.35, 0.0, 0.15)) * _bump(0.06, 0.1) ** 0.3
             _add_once(out, int((second + 0.125 * k) * RATE), beep)
     return out
 
@@ -844,9 +810,7 @@ def siren(low_hz: float, high_hz: float, period_s: float) -> Callable:
     return make
 
 
-def horn(
-    tones_hz: tuple[float, ...], length_s: float, brightness: float, space_s: float, blasts: int = 1
-) -> Callable:
+def horn(tones_hz: tuple[float, ...], length_s: float, brightness: float, space_s: float, blasts: int = 1) -> Callable:
     """A horn: tones with many partials, a slow start and end, some open space."""
 
     def make(rng: Rng, n: int) -> Samples:
@@ -857,9 +821,7 @@ def horn(
                 f = f0 * _curve(length_s, (0, 0.985), (0.06, 1.0), (0.94, 1.0), (1, 0.985))
                 envelope = np.minimum(1.0, np.minimum(_times(length_s), _times(length_s)[::-1]) / 0.07)
                 rough = 1.0 + 0.05 * _noise(rng, len(f), _band(20, 90))
-                _add_once(
-                    out, int((0.05 + k * (length_s + 0.35)) * RATE), _tone(f, partials) * envelope * rough
-                )
+                _add_once(out, int((0.05 + k * (length_s + 0.35)) * RATE), _tone(f, partials) * envelope * rough)
         return _room(rng, out, space_s, 0.3)
 
     return make
@@ -930,11 +892,7 @@ def kettle(rng: Rng, n: int) -> Samples:
     rise = _curve(length_s, (0, 0), (0.25, 0.15), (0.5, 0.9), (0.95, 1.0), (1, 0))
     f = _curve(length_s, (0, 1_500), (0.5, 2_150), (1, 2_300)) * (1.0 + 0.003 * _noise(rng, n, _band(3, 30)))
     whistle = _tone(f, (1.0, 0.35, 0.12)) * rise * (1.0 + 0.08 * _noise(rng, n, _band(20, 80)))
-    return (
-        whistle
-        + 0.12 * _noise(rng, n, _band(100, 1_500, -0.4))
-        + 0.08 * rise * _noise(rng, n, _band(2_000, 10_000))
-    )
+    return whistle + 0.12 * _noise(rng, n, _band(100, 1_500, -0.4)) + 0.08 * rise * _noise(rng, n, _band(2_000, 10_000))
 
 
 def flag(rng: Rng, n: int) -> Samples:
@@ -953,9 +911,7 @@ def flag(rng: Rng, n: int) -> Samples:
 RECIPES: dict[str, Recipe] = {
     "rain_light": Recipe("rain", "continuous", 10, rain(90, 0.35, 900, 8_000)),
     "rain_heavy": Recipe("heavy rain", "continuous", 10, rain(500, 1.0, 350, 9_500)),
-    "rain_tin_roof": Recipe(
-        "rain on a metal roof", "continuous", 10, rain(160, 0.25, 600, 6_000, body_hz=760)
-    ),
+    "rain_tin_roof": Recipe("rain on a metal roof", "continuous", 10, rain(160, 0.25, 600, 6_000, body_hz=760)),
     "rain_window": Recipe("rain on a window", "continuous", 10, rain(70, 0.12, 700, 4_500, body_hz=330)),
     "wind_open": Recipe("wind blowing", "continuous", 10, wind(50, 1_800, 0.4, 0.0)),
     "wind_howling": Recipe("wind howling", "continuous", 10, wind(60, 1_200, 0.3, 0.35)),
@@ -1014,9 +970,7 @@ RECIPES: dict[str, Recipe] = {
     "siren_yelp": Recipe("alarm siren", "continuous", 6, siren(600, 1_500, 0.5)),
     "ship_horn": Recipe("ship horn", "transient", 5, horn((87.3, 110.0), 3.2, 0.86, 1.8)),
     "foghorn": Recipe("foghorn", "transient", 5.5, horn((65.4,), 3.5, 0.88, 2.0)),
-    "train_horn": Recipe(
-        "train horn", "transient", 4.5, horn((311.1, 370.0, 466.2), 1.3, 0.8, 1.2, blasts=2)
-    ),
+    "train_horn": Recipe("train horn", "transient", 4.5, horn((311.1, 370.0, 466.2), 1.3, 0.8, 1.2, blasts=2)),
     "car_horn": Recipe("car horn", "transient", 1.8, horn((405.0, 508.0), 0.45, 0.84, 0.5, blasts=2)),
     "doorbell": Recipe("doorbell", "transient", 3.4, doorbell),
     "crossing_bell": Recipe("railway crossing bell", "continuous", 6, crossing_bell),

@@ -387,9 +387,7 @@ class AsyncClient:
 
     # --- work with one recording ---
 
-    def plan(
-        self, source: Source, instruction: str, *, seed: int = 0, status: Report | None = None
-    ) -> AsyncRun:
+    def plan(self, source: Source, instruction: str, *, seed: int = 0, status: Report | None = None) -> AsyncRun:
         """Listen and write a plan; nothing is carried out.
 
         Parameters

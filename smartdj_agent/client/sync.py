@@ -280,9 +280,7 @@ class Client:
         --------
         >>> write_audio("calm.flac", client.edit("walk.flac", "turn down the wind by 6 dB").wait().audio)
         """
-        return Run(
-            self._portal, self._client.edit(source, wish, mode=mode, seed=seed, review=review, status=status)
-        )
+        return Run(self._portal, self._client.edit(source, wish, mode=mode, seed=seed, review=review, status=status))
 
     def validate(self, plan: Plan, source: Source | None = None) -> Validation:
         """Check a plan without doing any work, against a recording too where one is given.

@@ -201,4 +201,3 @@ async def download_audio(connection: Connection, sha256: str) -> Audio:
         path = Path(folder) / "recording"
         await download_file(connection, sha256, path)
         return await asyncio.to_thread(read_audio, path)
-

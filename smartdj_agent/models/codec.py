@@ -105,9 +105,7 @@ def _down(inputs: int, outputs: int, stride: int) -> LayerList:
 
 
 def _up(inputs: int, outputs: int, stride: int) -> LayerList:
-    conv = WeightNormConv(
-        inputs, outputs, 2 * stride, stride=stride, padding=math.ceil(stride / 2), transposed=True
-    )
+    conv = WeightNormConv(inputs, outputs, 2 * stride, stride=stride, padding=math.ceil(stride / 2), transposed=True)
     return LayerList(SnakeBeta(inputs), conv, *[ResidualUnit(outputs, dilation) for dilation in (1, 3, 9)])
 
 

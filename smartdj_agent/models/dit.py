@@ -237,9 +237,7 @@ class EditDiT(ModelMixin, ConfigMixin):
         self.time_embed = TimeEmbedding(width)
         self.time_ada = nn.Linear(width, 6 * width)
         self.time_ada_final = nn.Linear(width, 2 * width)
-        self.context_embed = nn.Sequential(
-            nn.Linear(context_width, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        self.context_embed = nn.Sequential(nn.Linear(context_width, width), nn.SiLU(), nn.Linear(width, width))
         make = lambda skip: Block(width, heads, hidden, rank, alpha, skip=skip)  # noqa: E731
         self.in_blocks = nn.ModuleList([make(False) for _ in range(half)])
         self.mid_block = make(False)

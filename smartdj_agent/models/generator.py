@@ -20,9 +20,7 @@ from smartdj_agent.models.codec import Codec
 from smartdj_agent.models.dit import EditDiT, PatchEmbed, TextKeysValues
 from smartdj_agent.sampling import Conditioning, SamplerConfig, denoise, make_scheduler
 
-GENERATOR_SAMPLER: Final = SamplerConfig(
-    solver="ddim", steps=50, guidance_scale=5.0, guidance_rescale=0.75, eta=1.0
-)
+GENERATOR_SAMPLER: Final = SamplerConfig(solver="ddim", steps=50, guidance_scale=5.0, guidance_rescale=0.75, eta=1.0)
 """As the published "add" runs it."""
 CODEC_SETTINGS: Final[dict[str, Any]] = {
     "channels": 128,

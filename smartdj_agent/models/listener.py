@@ -1,7 +1,7 @@
 """The listener: one network that hears what is where, and masks out what is asked for.
 
 It reads left and right log power and the phase difference between the ears in 128 bands, 50 frames a second. A
-convolutional stem and a transformer over frames give
+convolutional stem, the tagger (a network taught on far more sounds than ours) and a transformer over frames give
 
 - **frame embeddings**, trained contrastively (sigmoid loss) against the frozen sentence encoder, so that any text can
   be scored at any time: what is heard, when, and, because texts name directions too, where;
@@ -19,6 +19,8 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional
+
+from smartdj_agent.models.tagger import TaggedFrames
 
 
 def band_filters(n_fft: int, n_bands: int, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
@@ -44,6 +46,22 @@ def band_filters(n_fft: int, n_bands: int, sample_rate: int) -> tuple[np.ndarray
     position = np.arange(bins)
     interpolation = np.stack([np.interp(position, centres, row) for row in np.eye(n_bands)], axis=1)
     return interpolation.T.astype(np.float32), interpolation.astype(np.float32)
+
+
+@dataclass
+class Senses:
+    """What the network reads of a recording.
+
+    Attributes
+    ----------
+    features
+        Shape (B, 5, bands, T): log power left and right, cosine and sine of phase difference, coherence.
+    log_mel
+        Shape (B, 2, frames, 64), for the tagger; None without one.
+    """
+
+    features: Tensor
+    log_mel: Tensor | None
 
 
 @dataclass
@@ -75,9 +93,7 @@ def rotate(x: Tensor) -> Tensor:
 class FrameLayer(nn.Module):
     """Pre-norm transformer layer over frames; with `condition_width`, scaled and shifted by a condition (FiLM)."""
 
-    def __init__(
-        self, width: int, heads: int, ratio: float, condition_width: int = 0, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, width: int, heads: int, ratio: float, condition_width: int = 0, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
@@ -136,6 +152,11 @@ class Listener(ModelMixin, ConfigMixin):
         Width of the joint audio–text space.
     dropout
         Share of each layer's outputs and of the stem's channels that training drops; nothing at other times.
+    stem_dropout
+        Share of the recordings in training of which the trunk gets only what the tagger says: the stem knows the
+        training clips by heart, and nothing would be learned from the tagger.
+    tagger
+        Whether YAMNet listens along (`smartdj_agent.models.tagger`); wants `sample_rate` 24,000.
     """
 
     config_name = "config.json"
@@ -156,6 +177,8 @@ class Listener(ModelMixin, ConfigMixin):
         text_width: int = 384,
         embed_width: int = 256,
         dropout: float = 0.0,
+        stem_dropout: float = 0.0,
+        tagger: bool = False,
     ) -> None:
         super().__init__()
         analysis, interpolation = band_filters(n_fft, n_bands, sample_rate)
@@ -170,6 +193,7 @@ class Listener(ModelMixin, ConfigMixin):
         self.norms = nn.ModuleList([nn.GroupNorm(1, c) for c in stem_channels])
         bottom = c4 * n_bands // 8
         self.to_frames = nn.Linear(bottom, width)
+        self.tagged = TaggedFrames(width, hop, dropout) if tagger else None
         self.trunk = nn.ModuleList([FrameLayer(width, heads, 4.0, dropout=dropout) for _ in range(depth)])
         self.frame_norm = nn.LayerNorm(width)
         self.from_frames = nn.Linear(width, bottom)
@@ -181,9 +205,7 @@ class Listener(ModelMixin, ConfigMixin):
         self.text = nn.Sequential(nn.Linear(text_width, width), nn.GELU(), nn.Linear(width, embed_width))
         self.logit_scale = nn.Parameter(torch.tensor(2.3))
         self.logit_bias = nn.Parameter(torch.tensor(-5.0))
-        self.query_in = nn.Sequential(
-            nn.Linear(text_width, width), nn.GELU(), nn.Linear(width, width), nn.GELU()
-        )
+        self.query_in = nn.Sequential(nn.Linear(text_width, width), nn.GELU(), nn.Linear(width, width), nn.GELU())
         self.query = nn.ModuleList([FrameLayer(width, heads, 2.0, width, dropout) for _ in range(query_depth)])
         self.query_norm = nn.LayerNorm(width)
         self.query_out = nn.Linear(width, 2 * (pixel_channels + 1))
@@ -218,13 +240,16 @@ class Listener(ModelMixin, ConfigMixin):
         log_power = (log_power - log_power.mean(dim=(1, 2, 3), keepdim=True)) / 2.0
         magnitude = torch.sqrt(real.square() + imag.square() + floor[:, 0].square())
         both = torch.sqrt(power[:, 0] * power[:, 1] + floor[:, 0].square())
-        return torch.cat(
-            [log_power, torch.stack([real / magnitude, imag / magnitude, magnitude / both], dim=1)], dim=1
-        )
+        return torch.cat([log_power, torch.stack([real / magnitude, imag / magnitude, magnitude / both], dim=1)], dim=1)
 
-    def frames(self, features: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Features (B, 5, bands, T) → trunk output (B, T, width) and the stem's maps, finest first."""
-        x = features
+    def sense(self, wave: Tensor, spectrum: Tensor) -> Senses:
+        """What is read of wave (B, 2, n) at `sample_rate`, whose `spectrum` is given."""
+        log_mel = None if self.tagged is None else self.tagged.log_mel(wave)
+        return Senses(self.features(spectrum), log_mel)
+
+    def frames(self, senses: Senses) -> tuple[Tensor, list[Tensor]]:
+        """Trunk output (B, T, width) and the stem's maps, finest first."""
+        x = senses.features
         skips = []
         for conv, norm in zip((self.down0, self.down1, self.down2, self.down3), self.norms, strict=True):
             x = functional.gelu(norm(conv(x)))
@@ -233,17 +258,18 @@ class Listener(ModelMixin, ConfigMixin):
         if self.config.dropout:
             x = functional.dropout2d(x, self.config.dropout, self.training)
         frames = self.to_frames(x.permute(0, 3, 1, 2).reshape(batch, length, channels * bands))
+        if self.tagged is not None and senses.log_mel is not None:
+            if self.training and self.config.stem_dropout:
+                kept = torch.rand(batch, 1, 1, device=frames.device) >= self.config.stem_dropout
+                frames = frames * kept
+            frames = frames + self.tagged(senses.log_mel, length)
         for layer in self.trunk:
             frames = layer(frames)
         return self.frame_norm(frames), skips
 
-    def hear(self, spectrum: Tensor) -> Hearing:
-        """One pass over a recording's spectrum (B, 2, bins, T)."""
-        return self.hear_features(self.features(spectrum))
-
-    def hear_features(self, features: Tensor) -> Hearing:
-        """One pass over features (B, 5, bands, T)."""
-        frames, skips = self.frames(features)
+    def hear(self, senses: Senses) -> Hearing:
+        """One pass over a recording."""
+        frames, skips = self.frames(senses)
         batch, channels, bands, length = skips[-1].shape
         x = self.from_frames(frames).reshape(batch, length, channels, bands).permute(0, 2, 3, 1)
         for conv, skip in zip((self.up3, self.up2, self.up1), reversed(skips), strict=False):

@@ -200,10 +200,7 @@ class PlannerLM(nn.Module):
         path = folder / "adapter_model.safetensors"
         save_file({key: value.to(torch.float16) for key, value in load_file(path).items()}, path)
         save_file(
-            {
-                key: value.detach().to(torch.float16).contiguous()
-                for key, value in self.adapter.state_dict().items()
-            },
+            {key: value.detach().to(torch.float16).contiguous() for key, value in self.adapter.state_dict().items()},
             folder / ADAPTER_FILE,
         )
         # peft writes the path of this machine's base folder; the name is what matters.
@@ -226,9 +223,7 @@ def prompt_text(events: Sequence[EventToken], instruction: str) -> str:
 
     heard = []
     for event in events:
-        where = (
-            "" if event.azimuth_deg is None else f" ({direction_name(round(event.azimuth_deg / 45) * 45)})"
-        )
+        where = "" if event.azimuth_deg is None else f" ({direction_name(round(event.azimuth_deg / 45) * 45)})"
         heard.append(f"{event.label}{where}")
     # Upper case costs tokens and says nothing here.
     return f"heard: {', '.join(heard) or 'nothing clear'}\nrequest: {instruction.strip()}\nplan:\n"

@@ -114,9 +114,9 @@ class SentenceEncoder(nn.Module):
         return torch.stack([found[text] for text in texts])
 
     def _padded(self, texts: list[str], length: int) -> tuple[Tensor, Tensor]:
-        batch = self.tokenizer(
-            texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        ).to(self.model.device)
+        batch = self.tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt").to(
+            self.model.device
+        )
         mask = batch["attention_mask"].bool()
         return self.model(**batch).last_hidden_state * mask[..., None], mask
 
@@ -139,9 +139,7 @@ class T5Encoder(nn.Module):
         from transformers import AutoTokenizer, T5EncoderModel
 
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.model = (
-            T5EncoderModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
-        )
+        self.model = T5EncoderModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
         self.width = int(self.model.config.d_model)
         self.max_tokens = max_tokens
         self.attend_padding = attend_padding

@@ -392,9 +392,7 @@ def _run_sampling(path: Path, metadata: dict[str, str], tensors: dict[str, Tenso
     # The vectors were made with diffusers as it is, also where the count does not divide 1000.
     scheduler = ddim_scheduler(config.steps, **json.loads(metadata["scheduler"]))
     text = Conditioning(states, torch.ones(states.shape[:2], dtype=torch.bool))
-    *_, (_, _, latent) = denoise(
-        model, tensors["in.source_latent"], tensors["in.noise"], text, scheduler, config
-    )
+    *_, (_, _, latent) = denoise(model, tensors["in.source_latent"], tensors["in.noise"], text, scheduler, config)
     return latent
 
 

@@ -53,6 +53,7 @@ def serve(
     keep_unfetched_s: Annotated[
         float | None, _setting("How long results that nobody fetched are safe, seconds.")
     ] = None,
+    review_s: Annotated[float | None, _setting("How long a plan waits for a decision, seconds.")] = None,
     max_store_bytes: Annotated[int | None, _setting("Most audio in the data folder, bytes.")] = None,
     metrics_port: Annotated[int | None, _setting("Port on loopback for Prometheus; not given: no metrics.")] = None,
     log_level: Annotated[str | None, _setting("debug, info, warning or error. [info]")] = None,

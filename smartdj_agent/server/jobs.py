@@ -151,7 +151,9 @@ class JobManager:
             events = await self.db(self.store.events, record.job_id, 0, 1 << 31)
             kept = [_numbered(data, record.job_id, number) for number, data in events]
             live = self._enliven(record, kept, record.client)
-            if record.state is not JobState.AWAITING_REVIEW:
+            if record.cancelling:
+                await self._end(live, JobState.CANCELLED, cancelled())
+            elif record.state is not JobState.AWAITING_REVIEW:
                 await self._change(live, state=JobState.QUEUED)
                 await self._enqueue(live, recovered=True)
         self._noticing = asyncio.create_task(self._notice_workers(), name="workers")
@@ -233,6 +235,7 @@ class JobManager:
             raise stopping()
         lane = lane or client
         self.queue.check(lane)
+        self._check_reviews(lane)
         given = spec.plan.SerializeToString(deterministic=True) if spec.HasField("plan") else b""
         record = JobRecord(
             job_id=uuid.uuid4().hex,
@@ -245,6 +248,34 @@ class JobManager:
             created_s=time.time(),
         )
         return await self._whole(self._make(record, spec, lane, request_id))
+
+    def _check_reviews(self, lane: str) -> None:
+        """Refuse more jobs to one who leaves too many plans undecided: they wait outside the queue, but not free."""
+        undecided = sum(
+            live.lane == lane and live.record.state is JobState.AWAITING_REVIEW for live in self._live.values()
+        )
+        if undecided >= self.queue.limit_per_client:
+            raise SmartDJError(
+                ErrorCode.QUEUE_FULL,
+                f"{undecided} of your plans wait for your decision already, the most for one client.",
+                "Accept some of them, or cancel their jobs.",
+            )
+
+    async def expire_reviews(self, before_s: float) -> int:
+        """End jobs whose plan has waited for a decision since before then, seconds since the epoch; returns how many.
+
+        A job waits since it was made: how long its planning took is nothing beside days.
+        """
+        old = [
+            live
+            for live in self._live.values()
+            if live.record.state is JobState.AWAITING_REVIEW and live.record.created_s < before_s and not live.cancelled
+        ]
+        for live in old:
+            async with live.deciding:
+                if live.record.state is JobState.AWAITING_REVIEW:
+                    await self._whole(self._end(live, JobState.CANCELLED, _undecided()))
+        return len(old)
 
     async def _make(
         self, record: JobRecord, spec: job_pb2.JobSpec, lane: str, request_id: str
@@ -373,7 +404,11 @@ class JobManager:
     async def _cancel(self, live: _Live) -> JobRecord:
         job_id = live.record.job_id
         if live.worker is not None:
-            live.worker.cancel(live.task_id)  # the report ends the job
+            with contextlib.suppress(SmartDJError):  # JOB_ENDED: it was faster
+                # What is answered now must hold even if the server dies before the worker's report ends the job.
+                await self._change(live, cancelling=True)
+            if live.worker is not None:
+                live.worker.cancel(live.task_id)  # the report ends the job
         elif self.queue.remove(job_id) or live.record.state is JobState.AWAITING_REVIEW:
             await self._end(live, JobState.CANCELLED, cancelled())
         # Else a dispatcher has just taken it, and looks at the mark before it begins.
@@ -505,7 +540,7 @@ class JobManager:
         if live.record.attempts >= MAX_ATTEMPTS:
             error = SmartDJError(
                 ErrorCode.WORKER_CRASHED,
-                f"the job was begun {MAX_ATTEMPTS} times, and each time the worker died",
+                f"the job was begun {MAX_ATTEMPTS} times, and each time the worker or the server died",
                 "See the server's log; try a shorter recording or another step.",
             )
             await self._end(live, JobState.FAILED, error)
@@ -604,9 +639,7 @@ class JobManager:
             summary = event_pb2.SummaryEvent(
                 source=await self._info(live.record.source_sha256), plan=plan, elapsed_s=event.plan_ready.elapsed_s
             )
-            await self._record(
-                live, event_pb2.JobEvent(summary=summary), state=JobState.SUCCEEDED
-            )
+            await self._record(live, event_pb2.JobEvent(summary=summary), state=JobState.SUCCEEDED)
             self._forget(live)
         elif live.spec.review:
             await self._record(live, event, state=JobState.AWAITING_REVIEW, **changes)
@@ -753,6 +786,14 @@ def audio_info(stored: StoredAudio) -> audio_pb2.AudioInfo:
 def cancelled() -> SmartDJError:
     """How a job that was cancelled ends."""
     return SmartDJError(ErrorCode.CANCELLED, "the job was cancelled", "Steps that were finished can be fetched.")
+
+
+def _undecided() -> SmartDJError:
+    return SmartDJError(
+        ErrorCode.CANCELLED,
+        "nobody decided about the plan, and its time is over",
+        "Start the job again; to let plans wait longer, set review_s.",
+    )
 
 
 def stopping() -> SmartDJError:

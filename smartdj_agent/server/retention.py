@@ -111,8 +111,15 @@ def enforce(store: JobStore, blobs: BlobStore, policy: Policy, now_s: float) -> 
     Killed in the middle, it leaves at most files that the next start's `BlobStore.sweep` takes away.
     """
     blobs.delete_old_parts()
+    uploading_bytes = blobs.uploading_bytes()
+    kept_bytes = store.audio_bytes() + uploading_bytes
+    # Asked every minute: most of the time nothing is due, and then not all jobs need be read.
+    if kept_bytes <= policy.max_store_bytes and not store.anything_due(
+        ended_before_s=now_s - policy.keep_s, now_s=now_s
+    ):
+        return Deletions((), (), kept_bytes)
     jobs, audio = store.holdings()
-    deletions = decide(jobs, audio, policy, now_s, blobs.uploading_bytes())
+    deletions = decide(jobs, audio, policy, now_s, uploading_bytes)
     store.delete_jobs(deletions.jobs)
     blobs.delete(deletions.audio)
     return deletions

@@ -180,7 +180,7 @@ async def serving(configuration: Configuration, *, agent: str = REAL_AGENT) -> A
         await server.start()
         background = [
             asyncio.create_task(_tell_health(watch, workers), name="health"),
-            asyncio.create_task(_retain(store, blobs, holder.settings), name="retention"),
+            asyncio.create_task(_retain(store, blobs, jobs, holder.settings), name="retention"),
         ]
         address = target if target.startswith("unix") else f"{target.rpartition(':')[0]}:{port}"
         if settings.port_file is not None:
@@ -293,9 +293,7 @@ class _Holder:
         return list(reloaded.applied), list(reloaded.restart_needed)
 
 
-def _bind(
-    server: grpc.aio.Server, target: str, credentials: grpc.ServerCredentials | None, settings: Settings
-) -> int:
+def _bind(server: grpc.aio.Server, target: str, credentials: grpc.ServerCredentials | None, settings: Settings) -> int:
     try:
         if credentials is None:
             return int(server.add_insecure_port(target))
@@ -329,17 +327,16 @@ async def _tell_health(watch: health.aio.HealthServicer, workers: list[DeviceWor
                 task.cancel()
 
 
-async def _retain(store: JobStore, blobs: BlobStore, settings: Callable[[], Settings]) -> None:
-    """Delete what needn't be kept, now and every minute."""
+async def _retain(store: JobStore, blobs: BlobStore, jobs: JobManager, settings: Callable[[], Settings]) -> None:
+    """End what waits in vain and delete what needn't be kept, now and every minute."""
     while True:
         held = settings()
         policy = Policy(held.keep_s, held.keep_unfetched_s, held.max_store_bytes)
         try:
+            await jobs.expire_reviews(time.time() - held.review_s)
             gone = await asyncio.to_thread(enforce, store, blobs, policy, time.time())
             if gone.jobs or gone.audio:
                 log.info("deleted", extra={"jobs": len(gone.jobs), "files": len(gone.audio)})
         except SmartDJError as error:
             log.error("retention failed: %s", error.message)
         await asyncio.sleep(RETENTION_EVERY_S)
-
-

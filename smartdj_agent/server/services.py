@@ -64,9 +64,7 @@ class Sources:
         Where bytes are counted.
     """
 
-    def __init__(
-        self, blobs: BlobStore, store: JobStore, settings: Callable[[], Settings], metrics: Metrics
-    ) -> None:
+    def __init__(self, blobs: BlobStore, store: JobStore, settings: Callable[[], Settings], metrics: Metrics) -> None:
         self.metrics = metrics
         self.blobs = blobs
         self.store = store
@@ -378,9 +376,7 @@ class AudioService(audio_pb2_grpc.AudioServiceServicer):
                 await to_its_end(upload.write, message.data)
             return audio_pb2.UploadResponse(audio=audio_info(await to_its_end(upload.finish)))
 
-    async def GetUpload(
-        self, request: audio_pb2.GetUploadRequest, context: Context
-    ) -> audio_pb2.GetUploadResponse:
+    async def GetUpload(self, request: audio_pb2.GetUploadRequest, context: Context) -> audio_pb2.GetUploadResponse:
         """Say how much of a file has arrived."""
         sha256 = check_sha256(request.sha256, "sha256")
         stored = await asyncio.to_thread(self.sources.store.audio, sha256)
@@ -406,15 +402,11 @@ class AudioService(audio_pb2_grpc.AudioServiceServicer):
             yield audio_pb2.DownloadResponse(data=data)
         await asyncio.to_thread(self.sources.fetched, stored.sha256)
 
-    async def ImportFile(
-        self, request: audio_pb2.ImportFileRequest, context: Context
-    ) -> audio_pb2.ImportFileResponse:
+    async def ImportFile(self, request: audio_pb2.ImportFileRequest, context: Context) -> audio_pb2.ImportFileResponse:
         """Take in a file of this machine."""
         return audio_pb2.ImportFileResponse(audio=audio_info(await self.sources.take_in(request.path, "path")))
 
-    async def ExportFile(
-        self, request: audio_pb2.ExportFileRequest, context: Context
-    ) -> audio_pb2.ExportFileResponse:
+    async def ExportFile(self, request: audio_pb2.ExportFileRequest, context: Context) -> audio_pb2.ExportFileResponse:
         """Write a recording to a file of this machine."""
         stored = await self.sources.known(request.sha256, "sha256")
         roots = self.sources.settings().allowed_roots
@@ -459,9 +451,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         size, token = request.page_size or 50, request.page_token
         while True:
             records, following = await self.jobs.db(self.jobs.store.page, states, size, token)
-            response = job_pb2.ListJobsResponse(
-                jobs=await self.jobs.describe_all(records), next_page_token=following
-            )
+            response = job_pb2.ListJobsResponse(jobs=await self.jobs.describe_all(records), next_page_token=following)
             # gRPC sends no message above the limit, and plans may be long.
             if len(records) <= 1 or response.ByteSize() <= self.sources.settings().max_message_bytes:
                 return response

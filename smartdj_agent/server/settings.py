@@ -81,6 +81,9 @@ class Settings(BaseModel):
     keep_unfetched_s: float = Field(
         _DAY_S, ge=0, description="how long results that nobody fetched are safe even when space runs out, seconds"
     )
+    review_s: float = Field(
+        7 * _DAY_S, ge=0, description="how long a plan waits for somebody's decision before its job ends, seconds"
+    )
     max_store_bytes: int = Field(50 * _GIB, ge=1, description="most audio in the data folder, bytes")
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="port on loopback for Prometheus; 0 takes a free one, not set: no metrics"
@@ -150,6 +153,7 @@ LIVE: Final = frozenset(
         "max_queue",
         "max_queue_per_client",
         "max_store_bytes",
+        "review_s",
     }
 )
 """Settings that a running server can change; all others need a restart."""

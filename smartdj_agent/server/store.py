@@ -117,7 +117,9 @@ class JobRecord:
     last_sequence
         Sequence number of the newest event; 0 before the first.
     attempts
-        How often the work was begun.
+        How often the work was begun since the last finished step.
+    cancelling
+        Whether somebody asked for its end, which may not have come yet.
     """
 
     job_id: str
@@ -135,6 +137,7 @@ class JobRecord:
     ended_s: float | None = None
     last_sequence: int = 0
     attempts: int = 0
+    cancelling: bool = False
 
     @property
     def audio(self) -> frozenset[str]:
@@ -156,6 +159,7 @@ class JobChanges(TypedDict, total=False):
     error: bytes
     ended_s: float
     attempts: int
+    cancelling: bool
 
 
 @dataclass(frozen=True)
@@ -245,6 +249,7 @@ _JOBS = sa.Table(
     sa.Column("told_s", sa.Double),
     sa.Column("last_sequence", sa.BigInteger, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("cancelling", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("jobs_by_state", "state", "number"),
 )
 
@@ -273,8 +278,14 @@ _REQUESTS = sa.Table(
     sa.Column("job", sa.ForeignKey(_JOBS.c.number), nullable=False, index=True),
 )
 
-_MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_METADATA.create_all,)
-"""What makes version n + 1 of the tables from version n; the first makes them from nothing."""
+
+def _add_cancelling(connection: sa.Connection) -> None:
+    if "cancelling" not in {column["name"] for column in sa.inspect(connection).get_columns(_JOBS.name)}:
+        connection.execute(sa.DDL("ALTER TABLE jobs ADD COLUMN cancelling BOOLEAN NOT NULL DEFAULT false"))
+
+
+_MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_METADATA.create_all, _add_cancelling)
+"""What makes version n + 1 of the tables from version n; the first makes today's tables from nothing."""
 
 _COLUMNS = frozenset(field.name for field in fields(JobRecord)) - {"steps"}
 _REFERENCES = ("source_sha256", "resume_sha256", "result_sha256")
@@ -399,20 +410,6 @@ class JobStore:
         """
         with self._reading() as connection:
             return self._recall(connection, client, request_id, digest)
-
-    def remember(self, client: str, request_id: str, digest: str, job_id: str) -> None:
-        """Note that a request about a job was carried out; forgotten with the job.
-
-        Raises
-        ------
-        SmartDJError
-            ``USAGE`` where the client used the id for another request; ``JOB_NOT_FOUND``.
-        """
-        with self._writing() as connection:
-            number, _ = self._load(connection, job_id)
-            if self._recall(connection, client, request_id, digest) is None:
-                row = {"client": client, "request_id": request_id, "digest": digest, "job": number}
-                connection.execute(sa.insert(_REQUESTS).values(row))
 
     def append(self, job_id: str, events: Sequence[bytes], **changes: Unpack[JobChanges]) -> JobRecord:
         """Add events to a job and change it, both or neither.
@@ -611,13 +608,23 @@ class JobStore:
         with self._writing() as connection:
             connection.execute(sa.update(_AUDIO).where(_AUDIO.c.sha256 == sha256).values(fetched_s=now_s))
 
+    # What retention and the sweep at the start need
+
     def audio_bytes(self) -> int:
         """Return the size of all audio files together."""
         with self._reading() as connection:
             query = sa.select(sa.func.sum(_AUDIO.c.size_bytes)).where(_AUDIO.c.lost.is_(False))
             return int(connection.scalar(query) or 0)
 
-    # What retention and the sweep at the start need
+    def anything_due(self, *, ended_before_s: float, now_s: float) -> bool:
+        """Whether a job ended before then, or unused audio has had its time; seconds since the epoch.
+
+        Cheap to ask, where `holdings` reads every job.
+        """
+        old = sa.select(_JOBS.c.number).where(_JOBS.c.ended_s <= ended_before_s)
+        unused = sa.select(_AUDIO.c.sha256).where(_AUDIO.c.keep_until_s <= now_s, _NOT_REFERRED_TO)
+        with self._reading() as connection:
+            return any(connection.execute(query.limit(1)).first() is not None for query in (old, unused))
 
     def holdings(self) -> tuple[list[HeldJob], list[HeldAudio]]:
         """Return all jobs and all audio files of one moment, as `smartdj_agent.server.retention` needs them."""

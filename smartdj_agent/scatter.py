@@ -18,7 +18,7 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ def scatter(
     workers: int | None = None,
     threads: int = 1,
     gpus: float = 0.0,
-) -> Iterator[tuple[int, Result]]:
+) -> Generator[tuple[int, Result], None, None]:
     """Carry items out and yield the results as they come.
 
     A worker that dies costs only what it was at: that is begun again, elsewhere, up to `ATTEMPTS` times. Closing the
@@ -102,10 +102,11 @@ def scatter(
         installed or not there, or one of its machines has other versions of what computes.
     """
     if not items:
-        return iter(())
+        return
     if ray is not None:
-        return _on_ray(work, items, ray, workers, threads, gpus)
-    return _in_processes(work, items, workers or cores(), threads)
+        yield from _on_ray(work, items, ray, workers, threads, gpus)
+    else:
+        yield from _in_processes(work, items, workers or cores(), threads)
 
 
 def cores() -> int:
@@ -142,7 +143,7 @@ def versions() -> dict[str, str]:
 
 def _in_processes(
     work: Work[State, Item, Result], items: Sequence[Item], workers: int, threads: int
-) -> Iterator[tuple[int, Result]]:
+) -> Generator[tuple[int, Result], None, None]:
     # Pickled by hand: a worker sets its threads before it loads what the work needs.
     packed = pickle.dumps(work, pickle.HIGHEST_PROTOCOL)
     waiting = deque(range(len(items)))
@@ -308,7 +309,7 @@ def cluster_cores(ray: Any) -> int:
 
 def _on_ray(
     work: Work[State, Item, Result], items: Sequence[Item], address: str, workers: int | None, threads: int, gpus: float
-) -> Iterator[tuple[int, Result]]:
+) -> Generator[tuple[int, Result], None, None]:
     with connected(address, workers, threads) as ray:
         # A lost worker's task is begun again by Ray; what the work itself raises is not.
         options = {"num_cpus": threads, "num_gpus": gpus, "max_retries": ATTEMPTS - 1, "retry_exceptions": False}
@@ -359,9 +360,7 @@ def ray_result(ray: Any, reference: Any) -> Any:
 _remote: dict[str, tuple[Work[Any, Any, Any], Any]] = {}
 
 
-def _carry_out_remotely(
-    token: str, given: list[Any], threads: int, item: Any
-) -> tuple[SmartDJError | None, Any]:
+def _carry_out_remotely(token: str, given: list[Any], threads: int, item: Any) -> tuple[SmartDJError | None, Any]:
     """Carry out one item in a worker of Ray, which keeps what it has prepared for the items to come."""
     try:
         if token not in _remote:
@@ -390,7 +389,9 @@ def check_versions(wanted: dict[str, str]) -> None:
     found = versions()
     other = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
     if other:
-        shown = ", ".join(f"{name} {found.get(name, 'missing')} instead of {wanted.get(name, 'none')}" for name in other)
+        shown = ", ".join(
+            f"{name} {found.get(name, 'missing')} instead of {wanted.get(name, 'none')}" for name in other
+        )
         raise SmartDJError(
             ErrorCode.USAGE,
             f"{platform.node()} in the cluster has {shown}",

@@ -6,12 +6,14 @@ import copy
 import csv
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from smartdj_agent.audio import Audio
 from smartdj_agent.editor import StepOutcome, StepProgress
@@ -90,16 +92,8 @@ def run(
     seed: int = 3,
     tasks: tuple[str, ...] = evaluation.TASKS,
 ) -> dict[str, Any]:
-    records = evaluation.evaluate(
-        store,
-        editor or FakeEditor(),
-        listener,
-        tasks=tasks,
-        counts={"preserve": 2, "generate": 1},
-        seed=seed,
-        duration_s=DURATION_S,
-        ranker=FakeRanker(),
-    )
+    bench = evaluation.Bench(store, editor or FakeEditor(), listener, FakeRanker())
+    records = evaluation.evaluate(bench, evaluation.Choice(tasks, {"preserve": 2, "generate": 1}, seed, DURATION_S))
     about = {
         "command": "python -m training.evaluate --out x",
         "split": "test",
@@ -300,3 +294,63 @@ def test_wrong_files_are_one_line_errors(tmp_path: Path, capsys: pytest.CaptureF
 def test_operations_are_all_evaluated() -> None:
     assert set(evaluation.TASKS) == {*Operation, evaluation.ABSENT}
     assert all(evaluation.SHORT_FIGURES[task] for task in evaluation.TASKS)
+
+
+# --- many workers, and going on
+
+
+CHOICE = evaluation.Choice(("volume", "absent"), {"preserve": 2, "generate": 1}, 3, DURATION_S)
+
+
+def opened(folder: Path, log: Path) -> evaluation.Bench:
+    """What a worker prepares; every case that is made is written down."""
+    torch.manual_seed(0)
+    hearing = Listener(stem_channels=(2, 2, 2, 2), width=8, depth=1, heads=1, query_depth=1, pixel_channels=2).eval()
+    return evaluation.Bench(ClipStore.open([folder], "test"), LoggingEditor(log), hearing)
+
+
+class LoggingEditor(FakeEditor):
+    def __init__(self, log: Path) -> None:
+        super().__init__()
+        self.log = log
+
+    def preserve(self, audio: Audio, step: Step, *, seed: int) -> Iterator[StepProgress | StepOutcome]:
+        with self.log.open("a") as file:
+            file.write(f"{seed}\n")
+        return super().preserve(audio, step, seed=seed)
+
+
+def timeless(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {**record, "figures": {k: v for k, v in record["figures"].items() if k not in evaluation.TIMINGS}}
+        for record in records
+    ]
+
+
+def carried_out(out: Path, clip_folder: Path, about: str = "a", **options: Any) -> list[dict[str, Any]]:
+    journal = evaluation.Journal(out / "cases.jsonl", {"about": about})
+    prepare = partial(opened, clip_folder, out / "log")
+    records = evaluation.carry_out_cases(CHOICE, prepare, journal, **{"threads": 1, **options})
+    return timeless(json.loads(json.dumps(records)))
+
+
+def test_workers_and_interruptions_change_nothing(tmp_path: Path, clip_folder: Path) -> None:
+    alone, several = tmp_path / "alone", tmp_path / "several"
+    expected = carried_out(alone, clip_folder)
+    assert len({(record["task"], record["index"]) for record in expected}) == 4
+
+    # Stopped after one case and in the middle of writing the second.
+    lines = (alone / "cases.jsonl").read_bytes().splitlines(keepends=True)
+    several.mkdir()
+    (several / "cases.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:50])
+    got = carried_out(several, clip_folder, workers=2)
+    for one, other in zip(got, expected, strict=True):
+        print(one["task"], one["index"], one["row"], [(k, v, other["figures"][k]) for k, v in one["figures"].items() if v != other["figures"][k]])
+    assert got == expected
+    assert len((several / "log").read_text().splitlines()) == 3
+    assert carried_out(several, clip_folder) == expected
+    assert len((several / "log").read_text().splitlines()) == 3
+
+    # Another evaluation in the same folder begins anew.
+    assert carried_out(several, clip_folder, "b") == expected
+    assert len((several / "log").read_text().splitlines()) == 7

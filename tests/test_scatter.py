@@ -131,7 +131,7 @@ def test_stopping_ends_the_work_under_way_in_order(tmp_path: Path) -> None:
     while not list(tmp_path.glob("began-*")):
         time.sleep(0.01)
     began = time.monotonic()
-    running.close()  # type: ignore[attr-defined]
+    running.close()
     assert time.monotonic() - began < 60  # not the ten minutes that the work would take
     assert len(list(tmp_path.glob("left-*"))) == len(list(tmp_path.glob("began-*")))
 

@@ -5,7 +5,9 @@
 One seeded command: scenes of two to four test clips, placed by the released rule and unvaried, one exact step each, and
 what our editor makes of it. Writes ``results.json`` (every case), ``tables.md`` and ``plots.png``; with
 ``--markdown-into FILE`` also the short table between ``<!-- figures -->`` and ``<!-- /figures -->`` of that file. Equal
-seeds give equal results but for the seconds.
+seeds give equal results but for the seconds, if the threads (``--threads``) are equal too. ``--workers N`` works on
+several cases at a time, ``--ray ADDRESS`` on a cluster. What is finished stands in ``cases.jsonl`` until the results
+are written: the same command goes on from there.
 
 What the rows are:
 
@@ -30,8 +32,10 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,10 +56,12 @@ from smartdj_agent.models.listener import Listener
 from smartdj_agent.models.presets import get_preset
 from smartdj_agent.models.weights import file_sha256, role_folder
 from smartdj_agent.render import ADDED_PEAK, amplitude, apply_to_stem, render_added
+from smartdj_agent.scatter import Work, pin_threads, scatter, versions
 from smartdj_agent.separation import FLOOR_DB, Mask, apply_mask
 from smartdj_agent.spatial import gcc_itd_ms, measure_azimuth
 from smartdj_agent.steps import Operation, Step, Timbre, format_step
 from training.clips import SAMPLE_RATE, SPLITS, ClipStore
+from training.dataset import catalogue_sha256
 from training.metrics import (
     LEVEL_FLOOR_DB,
     band_error_db,
@@ -464,20 +470,11 @@ def run_case(
         }
 
 
-def evaluate(
-    store: ClipStore,
-    editor: StepEditor,
-    listener: Listener,
-    *,
-    tasks: Sequence[str],
-    counts: dict[str, int],
-    seed: int,
-    duration_s: float = DURATION_S,
-    ranker: Ranker | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Yield the records of all cases, task by task.
+@dataclass(frozen=True)
+class Bench:
+    """What every case needs.
 
-    Parameters
+    Attributes
     ----------
     store
         Clips of the split that is evaluated.
@@ -485,6 +482,22 @@ def evaluate(
         What is evaluated.
     listener
         Its bands make the oracle's mask.
+    ranker
+        Ranks labels after an ``add``; None leaves that figure out.
+    """
+
+    store: ClipStore
+    editor: StepEditor
+    listener: Listener
+    ranker: Ranker | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which cases there are.
+
+    Attributes
+    ----------
     tasks
         Of `TASKS`.
     counts
@@ -493,15 +506,107 @@ def evaluate(
         Of all cases.
     duration_s
         Length of the recordings, seconds.
-    ranker
-        Ranks labels after an ``add``; None leaves that figure out.
     """
-    for task in tasks:
-        for index in range(max(counts.values())):
-            modes = [mode for mode, count in counts.items() if index < count]
-            yield from run_case(
-                make_case(store, task, index, seed, duration_s=duration_s), editor, listener, modes, ranker
-            )
+
+    tasks: tuple[str, ...]
+    counts: dict[str, int]
+    seed: int
+    duration_s: float = DURATION_S
+
+    def cases(self) -> list[tuple[str, int]]:
+        """Task and index of every case, in the results' order."""
+        return [(task, index) for task in self.tasks for index in range(max(self.counts.values()))]
+
+
+def case_records(choice: Choice, bench: Bench, case: tuple[str, int]) -> list[dict[str, Any]]:
+    """Return the records of one case: a pure function of its arguments, but for the seconds."""
+    task, index = case
+    modes = [mode for mode, count in choice.counts.items() if index < count]
+    made = make_case(bench.store, task, index, choice.seed, duration_s=choice.duration_s)
+    return list(run_case(made, bench.editor, bench.listener, modes, bench.ranker))
+
+
+def evaluate(bench: Bench, choice: Choice) -> Iterator[dict[str, Any]]:
+    """Yield the records of all cases, task by task."""
+    for case in choice.cases():
+        yield from case_records(choice, bench, case)
+
+
+class Journal:
+    """The cases that are finished, one JSON line each, so that a run that was stopped goes on.
+
+    Parameters
+    ----------
+    path
+        The file. Cases of another evaluation than `about` says are forgotten.
+    about
+        What the cases are a function of.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any]) -> None:
+        self._path = path
+        self.records: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        head = json.dumps(about, sort_keys=True)
+        if lines[0] == head.encode():
+            for line in lines[1:-1]:  # what follows the last line's end is half a line, or nothing
+                found = json.loads(line)
+                self.records[found["task"], found["index"]] = found["records"]
+            path.write_bytes(b"\n".join([*lines[:-1], b""]))
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(head + "\n", encoding="utf-8")
+
+    def add(self, case: tuple[str, int], records: list[dict[str, Any]]) -> None:
+        """Keep a finished case."""
+        self.records[case] = records
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"task": case[0], "index": case[1], "records": records}, ensure_ascii=True) + "\n")
+
+    def close(self) -> None:
+        """Forget all: the results are written."""
+        self._path.unlink(missing_ok=True)
+
+
+def carry_out_cases(
+    choice: Choice,
+    prepare: Callable[[], Bench],
+    journal: Journal,
+    *,
+    ray: str | None = None,
+    workers: int = 1,
+    threads: int | None = None,
+    gpus: float = 0.0,
+    told: Callable[[tuple[str, int]], None] = lambda case: None,
+) -> list[dict[str, Any]]:
+    """Carry out the cases that the journal doesn't have, and return the records of all, in order.
+
+    Parameters
+    ----------
+    prepare
+        Makes what every case needs; picklable where there are several workers.
+    ray, workers, threads, gpus
+        See `smartdj_agent.scatter.scatter`. One worker without Ray is this process itself; `threads` None then leaves
+        it as it is.
+    told
+        Called with each case that is finished.
+    """
+    missing = [case for case in choice.cases() if case not in journal.records]
+    if missing and workers == 1 and ray is None:
+        if threads is not None:
+            pin_threads(threads)
+        bench = prepare()
+        for case in missing:
+            journal.add(case, case_records(choice, bench, case))
+            told(case)
+    elif missing:
+        work = Work(prepare, partial(case_records, choice))
+        found = scatter(work, missing, ray=ray, workers=workers or None, threads=threads or 1, gpus=gpus)
+        with closing(found) as finishing:
+            for index, records in finishing:
+                journal.add(missing[index], records)
+                told(missing[index])
+    return [record for case in choice.cases() for record in journal.records[case]]
 
 
 @dataclass(frozen=True)
@@ -817,6 +922,9 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, help="folder for the packed clips, as in training")
     parser.add_argument("--preset", default="small")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--workers", type=int, help="cases at a time; by default 1, or all cores of the cluster")
+    parser.add_argument("--threads", type=int, help="of each worker; by default 1, or all for a single worker")
+    parser.add_argument("--ray", metavar="ADDRESS", help="let a Ray cluster do it; local: a Ray of one's own")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--operations", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--tables-only", action="store_true", help="evaluate nothing: read the results in --out")
@@ -825,10 +933,25 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     chosen = parser.parse_args(arguments)
     if chosen.count < 1 or (chosen.generate_count is not None and chosen.generate_count < 1):
         parser.error("a count has to be at least 1")
+    if any(number is not None and number < 1 for number in (chosen.workers, chosen.threads)):
+        parser.error("there has to be at least 1 worker, and 1 thread")
     return chosen
 
 
-def _measure(chosen: argparse.Namespace, command: str, console: Console) -> dict[str, Any]:
+def _prepare(
+    folders: Sequence[Path], split: str, cache: Path | None, preset: str, device: str, modes: Sequence[str], seed: int
+) -> Bench:
+    """Load clips and networks, and use them once: loading is no step's time."""
+    store = ClipStore.open(folders, split, cache)
+    editor = Editor(get_preset(preset), device, SoundLibrary.starter())
+    ranker = LabelRanker(editor.listener, editor.encoder.vectors(store.labels), store.labels)
+    for mode in modes:
+        warm = make_case(store, "volume", 0, seed)
+        carry_out(editor, mode, Audio(warm.source, SAMPLE_RATE), warm.step, 0)
+    return Bench(store, editor, editor.listener, ranker)
+
+
+def _measure(chosen: argparse.Namespace, command: str, console: Console) -> tuple[dict[str, Any], Journal]:
     """Load, warm up, evaluate with a progress bar."""
     preset, device = get_preset(chosen.preset), choose_device(chosen.device)
     try:
@@ -845,18 +968,40 @@ def _measure(chosen: argparse.Namespace, command: str, console: Console) -> dict
             f"The {chosen.split} split has {len(store.labels)} labels; scenes need at least 5.",
             "Give more clip folders.",
         )
-    editor = Editor(preset, device, SoundLibrary.starter())
-    ranker = LabelRanker(editor.listener, editor.encoder.vectors(store.labels), store.labels)
     counts: dict[str, int] = {mode: chosen.count for mode in MODES if mode in chosen.modes}
     if "generate" in counts and chosen.generate_count is not None:
         counts["generate"] = chosen.generate_count
-    for mode in counts:
-        # Networks load at first use: this is no step's time.
-        warm = make_case(store, "volume", 0, chosen.seed)
-        carry_out(editor, mode, Audio(warm.source, SAMPLE_RATE), warm.step, 0)
-    tasks = [task for task in TASKS if task in chosen.operations]
+    choice = Choice(tuple(task for task in TASKS if task in chosen.operations), counts, chosen.seed)
+    workers = chosen.workers or (1 if chosen.ray is None else 0)
+    threads = chosen.threads or (None if workers == 1 and chosen.ray is None else 1)
+    about = {
+        "command": command,
+        "seed": chosen.seed,
+        "split": chosen.split,
+        "folders": [str(folder) for folder in chosen.folders],
+        "clips": len(store),
+        "labels": len(store.labels),
+        "duration_s": DURATION_S,
+        "preset": preset.name,
+        "device": device,
+        "solver": f"{preset.solver}, {preset.steps} steps",
+        "weights_sha256": weights_used(preset.name),
+    }
+    depends = {name: about[name] for name in about if name != "command"}
+    depends |= {"threads": threads, "counts": counts, "tasks": choice.tasks, "versions": versions()}
+    depends["clips_sha256"] = catalogue_sha256(store.clips)
+    journal = Journal(chosen.out / "cases.jsonl", depends)
+    prepare = partial(
+        _prepare,
+        [folder.absolute() for folder in chosen.folders],
+        chosen.split,
+        chosen.cache.absolute() if chosen.cache is not None else None,
+        preset.name,
+        device,
+        tuple(counts),
+        chosen.seed,
+    )
     started = time.perf_counter()
-    records: list[dict[str, Any]] = []
     bar = Progress(
         TextColumn("{task.description:>10}"),
         BarColumn(),
@@ -866,34 +1011,19 @@ def _measure(chosen: argparse.Namespace, command: str, console: Console) -> dict
         console=console,
     )
     with bar:
-        job = bar.add_task("", total=len(tasks) * max(counts.values()))
-        last = None
-        for record in evaluate(
-            store, editor, editor.listener, tasks=tasks, counts=counts, seed=chosen.seed, ranker=ranker
-        ):
-            case = (record["task"], record["index"])
-            bar.update(job, description=record["task"], advance=int(last is not None and case != last))
-            last = case
-            records.append(record)
-        bar.update(job, advance=1)
-    return {
-        "about": {
-            "command": command,
-            "seed": chosen.seed,
-            "split": chosen.split,
-            "folders": [str(folder) for folder in chosen.folders],
-            "clips": len(store),
-            "labels": len(store.labels),
-            "duration_s": DURATION_S,
-            "preset": preset.name,
-            "device": device,
-            "solver": f"{preset.solver}, {preset.steps} steps",
-            "weights_sha256": weights_used(preset.name),
-            "machine": machine(),
-            "seconds": round(time.perf_counter() - started, 1),
-        },
-        "records": records,
-    }
+        job = bar.add_task("", total=len(choice.cases()), completed=len(journal.records))
+        records = carry_out_cases(
+            choice,
+            prepare,
+            journal,
+            ray=chosen.ray,
+            workers=workers,
+            threads=threads,
+            gpus=1.0 if device.startswith("cuda") else 0.0,
+            told=lambda case: bar.update(job, description=case[0], advance=1),
+        )
+    about |= {"machine": machine(), "seconds": round(time.perf_counter() - started, 1)}
+    return {"about": about, "records": records}, journal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -906,11 +1036,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.markdown_into is not None:
             # A wrong file shall show before the long run, not after it.
             replace_anchored(chosen.markdown_into.read_text(encoding="utf-8"), chosen.anchor, "")
+        journal: Journal | None = None
         if chosen.tables_only:
             results = json.loads((chosen.out / "results.json").read_text(encoding="utf-8"))
         else:
-            results = _measure(chosen, command, console)
+            results, journal = _measure(chosen, command, console)
         write_all(chosen.out, results)
+        if journal is not None:
+            journal.close()
         print_tables(results, Console(width=None if sys.stdout.isatty() else 200))
         if chosen.markdown_into is not None:
             text = chosen.markdown_into.read_text(encoding="utf-8")
@@ -918,6 +1051,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SmartDJError, OSError) as error:
         console.print(f"error: {error}", style="red", highlight=False)
         return 2
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on from here")
+        return 130
     outside = sum(record["figures"]["changed_outside"] for record in results["records"] if record["row"] == "preserve")
     if outside:
         console.print(f"preserve changed {outside:.0f} samples outside the stretches it reported", style="red")
@@ -926,4 +1062,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Workers know what they run by the module's own name.
+    from training.evaluate import main as command
+
+    sys.exit(command())

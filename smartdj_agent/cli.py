@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from smartdj_agent.plan import Plan
     from smartdj_agent.report import RunCollector
 
+MAX_PLANS = 9
+SEEDS_PER_PLAN = 4
+"""Seeds that are tried for each plan beside the first."""
 MAX_QUESTIONS = 5
 """Questions of the planner in a row before the command gives up."""
 
@@ -453,6 +456,9 @@ def plan(
         Path | None,
         typer.Option("-o", "--output", metavar="YAML", help="Where the plan goes; else to standard output."),
     ] = None,
+    plans: Annotated[
+        int, typer.Option("--plans", min=1, max=MAX_PLANS, help="How many different plans to make.")
+    ] = 1,
     seed: SeedOption = 0,
     device: DeviceOption = Device.AUTO,
     preset: PresetOption = Preset.SMALL,
@@ -461,24 +467,33 @@ def plan(
 ) -> None:
     """Only make a plan, as a text file that you can edit and then apply.
 
+    With --plans 3, the second and third plan go beside OUT with -2 and -3 in their names.
+
     Example: smartdj plan walk.wav "make this sound like a workshop by the dock" -o dock.yaml
     """
     from smartdj_agent.console import Screen, write_stdout
-    from smartdj_agent.outputs import Outputs
+    from smartdj_agent.outputs import Outputs, check_outputs
     from smartdj_agent.plan import plan_to_yaml, write_plan
 
     text = check_instruction(instruction)
     settings = _settings(context, seed, device, preset)
+    files = [] if output is None else [output, *(_numbered(output, number) for number in range(2, plans + 1))]
     with Screen(as_json=as_json) as screen:
+        for file in files[1:]:
+            check_outputs(Outputs(plan=file, overwrite=overwrite), [source])
         audio = _open(source, Outputs(plan=output, overwrite=overwrite), screen, settings, text)
-        made = _make_plan(settings.agent(screen), audio, text, settings, screen, source, None)
+        agent = settings.agent(screen)
+        made = [_make_plan(agent, audio, text, settings, screen, source, None)]
+        made += _other_plans(agent, audio, made[0], settings, screen, plans - 1)
         screen.rest()
-        if output is not None:
-            write_plan(output, made, overwrite=overwrite)
-            screen.emit({"event": "written", "kind": "plan", "path": str(output)})
-            screen.line(f"wrote {output} ({_count(len(made.steps), 'step')})")
-        elif not as_json:
-            write_stdout(plan_to_yaml(made))
+        for file, each in zip(files, made, strict=False):
+            write_plan(file, each, overwrite=overwrite)
+            screen.emit({"event": "written", "kind": "plan", "path": str(file)})
+            screen.line(f"wrote {file} ({_count(len(each.steps), 'step')})")
+        if not files and not as_json:
+            write_stdout("---\n".join(map(plan_to_yaml, made)))
+        if len(made) < plans:
+            screen.line(f"only {_count(len(made), 'plan')} found: the others came out the same", "yellow")
 
 
 @app.command()
@@ -825,6 +840,36 @@ def _make_plan(
         "the planner still has a question",
         "say it differently, or write a plan yourself",
     )
+
+
+def _numbered(file: Path, number: int) -> Path:
+    return file.with_name(f"{file.stem}-{number}{file.suffix}")
+
+
+def _other_plans(
+    agent: AgentLike, audio: Audio, first: Plan, settings: Settings, screen: Screen, count: int
+) -> list[Plan]:
+    """Make more plans with the seeds that follow, each different from all before; `SEEDS_PER_PLAN` tries for each."""
+    from smartdj_agent.events import PlanReady
+
+    seen = [[step.step for step in first.steps]]
+    others: list[Plan] = []
+    for seed in range(settings.seed + 1, settings.seed + 1 + SEEDS_PER_PLAN * count):
+        if len(others) == count:
+            break
+        screen.status(f"another way, seed {seed}")
+        with _closing(agent.plan(audio, first.instruction, seed=seed)) as events:
+            made = [event for event in events if isinstance(event, PlanReady) and event.plan.steps]
+        steps = [step.step for event in made for step in event.plan.steps]
+        if made and steps not in seen:
+            seen.append(steps)
+            others.append(replace(made[0].plan, source_name=first.source_name))
+            screen.line(f"another way, seed {seed}:", "bold")
+            if screen.as_json:
+                screen.show(made[0])
+            else:
+                screen.plan(others[-1], f"Seed {seed}")
+    return others
 
 
 def _answer(question: Question, screen: Screen) -> str:

@@ -510,8 +510,8 @@ def embed_sound(listener: Listener, mono: np.ndarray) -> np.ndarray:
     wave = torch.from_numpy(np.ascontiguousarray(mono, np.float32) * (0.5 / max(peak, 1e-9)))
     wave = wave.expand(1, 2, -1).to(listener.logit_scale.device)
     spectrum = listener.spectrum(wave)
-    frames, _ = listener.frames(listener.sense(wave, spectrum))
-    vectors = torch.nn.functional.normalize(listener.embed(frames).float(), dim=-1)[0]
+    frames, tags, _ = listener.frames(listener.sense(wave, spectrum))
+    vectors = listener.joint(frames, tags)[0]
     power = spectrum[0, 0].abs().square().sum(dim=0)
     mean = vectors[power >= power.median()].mean(dim=0)
     return torch.nn.functional.normalize(mean, dim=0).cpu().numpy()

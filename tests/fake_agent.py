@@ -87,8 +87,10 @@ class FakeAgent:
             )
         if "crash" in instruction:
             raise RuntimeError("boom")
+        # Two plans in all: every third seed leaves out the last step.
+        planned = PLANNED[:-1] if seed % 3 == 2 else PLANNED
         plan = make_plan(
-            () if "nothing" in instruction else PLANNED,
+            () if "nothing" in instruction else planned,
             instruction,
             source_sha256=audio_sha256(audio),
             provenance=Provenance("fake-planner", "", seed, "2026-01-01T00:00:00+00:00"),

@@ -151,6 +151,35 @@ def test_json_error_event(agents: list[FakeAgent], tmp_path: Path, capsys: pytes
     assert captured.err.startswith("error: ")
 
 
+def test_several_plans_differ_and_lie_side_by_side(
+    agents: list[FakeAgent], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "plan.yaml"
+    assert run("plan", str(source), INSTRUCTION, "-o", str(out), "--plans", "2") == 0
+    first, second = read_plan(out), read_plan(tmp_path / "plan-2.yaml")
+    assert (len(first.steps), len(second.steps)) == (len(PLANNED), len(PLANNED) - 1)
+    assert (first.provenance.seed, second.provenance.seed) == (0, 2), "a plan's seed makes it again"
+    assert "another way, seed 2" in capsys.readouterr().err
+
+    (tmp_path / "plan-2.yaml").write_text("mine")
+    out.unlink()
+    calls = len(agents[-1].calls)
+    assert run("plan", str(source), INSTRUCTION, "-o", str(out), "--plans", "2") == exit_code(ErrorCode.OUTPUT_EXISTS)
+    assert (tmp_path / "plan-2.yaml").read_text() == "mine"
+    assert len(agents[-1].calls) == calls, "it is said before anything is computed"
+    assert not out.exists()
+
+
+def test_fewer_plans_than_asked_are_said(
+    agents: list[FakeAgent], source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("plan", str(source), INSTRUCTION, "--plans", "3") == 0
+    printed = capsys.readouterr()
+    assert len(printed.out.split("---\n")) == 2
+    assert "only 2 plans found" in printed.err
+    assert run("plan", str(source), "nothing much", "--plans", "0") == exit_code(ErrorCode.USAGE)
+
+
 def test_plan_then_apply(
     agents: list[FakeAgent], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

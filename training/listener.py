@@ -24,6 +24,7 @@ from smartdj_agent.models.listener import Listener
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.spatial import place
 from smartdj_agent.steps import DIRECTIONS
+from training import tag_head
 from training.clips import SAMPLE_RATE, ClipStore, open_store
 from training.gpu_mixing import DeviceClips, make_scenes
 from training.gpu_mixing import frame_activity as frame_activity_on_device
@@ -151,7 +152,13 @@ class ListenerTask:
         if settings.get("tagger"):
             assert self.model.tagged is not None
             self.model.tagged.tagger.load_state_dict(load_file(settings["tagger"]["weights"]))
-            self.rates = {"tagged.tagger.": float(settings["tagger"]["rate"])}
+            self.rates = {
+                "tagged.tagger.": float(settings["tagger"]["rate"]),
+                "tagged.embed.": float(settings["tagger"]["head_rate"]),
+                "tagged.text.": float(settings["tagger"]["head_rate"]),
+            }
+            if settings["tagger"].get("fit_batches"):
+                self._fit_tag_head(int(settings["tagger"]["fit_batches"]))
         self.model.to(device)
         if start and settings.get("centre", True):
             self._centre_presence()
@@ -162,13 +169,25 @@ class ListenerTask:
 
     def _start_from(self, folder: Path) -> None:
         """Take a trained listener's weights; one that had no tagger is given a fresh one, silent at first."""
-        old = Listener.from_pretrained(folder).state_dict()
+        old = load_file(folder / "diffusion_pytorch_model.safetensors")
         missing = self.model.load_state_dict(old, strict=False).missing_keys
-        if self.model.tagged is not None and missing:
+        if self.model.tagged is not None and "tagged.join.weight" in missing:
             nn.init.zeros_(self.model.tagged.join.weight)
             nn.init.zeros_(self.model.tagged.join.bias)
-        if unknown := [key for key in missing if not key.startswith("tagged.")]:
+        if unknown := [key for key in missing if not key.startswith(("tagged.", "tag_share", "evidence."))]:
             raise ValueError(f"{folder} lacks {unknown[:3]}; start from a listener of this shape.")
+
+    def _fit_tag_head(self, count: int) -> None:
+        """Fit the tagger's own projection to `count` batches of 32 clips."""
+        batches = (self.clips(self.train, np.random.default_rng([997, i]), 32, self.variation) for i in range(count))
+        vectors, classes = tag_head.gather(self.model, ((b.mixture, b.active, b.classes) for b in batches))
+        rng = np.random.default_rng(996)
+        tables = [
+            self.encoder.vectors([self._word(label, rng, plain=index == 0) for label in self.labels])
+            for index in range(4)
+        ]
+        accuracy = tag_head.fit(self.model, vectors, classes, lambda step: tables[step % len(tables)])
+        print(f"tag head: {len(vectors)} clips, training accuracy {accuracy:.3f}", flush=True)
 
     @torch.no_grad()
     def _centre_presence(self) -> None:
@@ -360,21 +379,34 @@ class ListenerTask:
                 features = features * (kept[:, None, :, None] if axis == 2 else kept[:, None, None, :])
         return features
 
+    def _voices(self, heard: Tensor, vocabulary: Tensor) -> list[Tensor]:
+        """Logits (E, V) of the trunk and, where there is one, of the tagger: each must be right by itself.
+
+        Trained by their sum alone, the surer one on clips known by heart would leave nothing to learn to the other.
+        """
+        width = self.model.config.embed_width
+        scale = self.model.logit_scale.exp()
+        return [a @ b.T * scale for a, b in zip(heard.split(width, -1), vocabulary.split(width, -1), strict=True)]
+
     def clip_scores(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
         """Logits over all labels, (B, V), and over the five directions of the true label, (B, 5)."""
+        pooled, vocabulary, directions = self._clip_vectors(batch)
+        return pooled @ vocabulary.T * self.model.logit_scale.exp(), directions
+
+    def _clip_vectors(self, batch: ClipBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Each sound's vector, each label's, and the logits (B, 5) of the directions of the true label."""
         model = self.model
         with torch.autocast(self.device.split(":")[0], enabled=False), torch.no_grad():
             senses = model.sense(batch.mixture, model.spectrum(batch.mixture))
             senses.features = self._masked(senses.features)
-        frames = model.frames(senses)[0]
-        embedded = functional.normalize(model.embed(frames).float(), dim=-1)[batch.scene]
+        frames, tags, _ = model.frames(senses)
+        embedded = model.joint(frames, tags)[batch.scene]
         weight = batch.active / batch.active.sum(1, keepdim=True).clamp(min=1)
         pooled = torch.einsum("bt,bte->be", weight, embedded)
         vocabulary = model.text_embeddings(self.encoder.vectors(batch.vocabulary).to(self.device))
         placed = model.text_embeddings(self.encoder.vectors(batch.names).to(self.device))
         placed = placed.unflatten(0, (-1, len(DIRECTIONS)))
-        scale = model.logit_scale.exp()
-        return pooled @ vocabulary.T * scale, torch.einsum("be,bde->bd", pooled, placed) * scale
+        return pooled, vocabulary, torch.einsum("be,bde->bd", pooled, placed) * model.logit_scale.exp()
 
     def _batch(self, scenes: list[Scene], rng: np.random.Generator, *, plain: bool) -> Batch:
         hop = self.model.config.hop
@@ -469,10 +501,12 @@ class ListenerTask:
         direction_loss = functional.binary_cross_entropy_with_logits(direction, batch.placed_truth)
         # Which name fits best is a sharper question than whether one fits; it also keeps what the first stage learned.
         truly = batch.placed_true
-        names = pooled[truly] @ vocabulary.T * model.logit_scale.exp()
-        name_loss = functional.cross_entropy(
-            self._without_others(names, batch.active.amax(-1)[batch.placed_scene[truly]], batch.placed_classes[truly]),
-            batch.placed_classes[truly],
+        there = batch.active.amax(-1)[batch.placed_scene[truly]]
+        name_loss = sum(
+            functional.cross_entropy(
+                self._without_others(names, there, batch.placed_classes[truly]), batch.placed_classes[truly]
+            )
+            for names in self._voices(pooled[truly], vocabulary)
         )
         loss = (
             mask_loss
@@ -487,13 +521,14 @@ class ListenerTask:
         return loss, {name: value.detach() for name, value in figures.items()}
 
     def _clip_loss(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        names, directions = self.clip_scores(batch)
+        pooled, vocabulary, directions = self._clip_vectors(batch)
+        names = pooled @ vocabulary.T
         there = names.new_zeros(len(batch.mixture), len(self.labels))
         there[batch.scene, batch.classes] = 1.0
-        wanted = self._without_others(names, there[batch.scene], batch.classes)
-        each = functional.cross_entropy(wanted, batch.classes, reduction="none") + functional.cross_entropy(
-            directions, batch.directions, reduction="none"
-        )
+        each = functional.cross_entropy(directions, batch.directions, reduction="none")
+        for voice in self._voices(pooled, vocabulary):
+            wanted = self._without_others(voice, there[batch.scene], batch.classes)
+            each = each + functional.cross_entropy(wanted, batch.classes, reduction="none")
         loss = (each * batch.weight).sum() / batch.weight.sum()
         return loss, {
             "accuracy": (names.argmax(1) == batch.classes).float().mean(),

@@ -72,11 +72,14 @@ class Hearing:
     ----------
     frames
         Shape (B, T, width), the trunk's output.
+    tags
+        Shape (B, T, embed_width), the tagger's own word; None without one.
     pixels
         Shape (B, T, ears, bands, pixel_channels).
     """
 
     frames: Tensor
+    tags: Tensor | None
     pixels: Tensor
 
 
@@ -193,7 +196,7 @@ class Listener(ModelMixin, ConfigMixin):
         self.norms = nn.ModuleList([nn.GroupNorm(1, c) for c in stem_channels])
         bottom = c4 * n_bands // 8
         self.to_frames = nn.Linear(bottom, width)
-        self.tagged = TaggedFrames(width, hop, dropout) if tagger else None
+        self.tagged = TaggedFrames(width, text_width, embed_width, hop, dropout) if tagger else None
         self.trunk = nn.ModuleList([FrameLayer(width, heads, 4.0, dropout=dropout) for _ in range(depth)])
         self.frame_norm = nn.LayerNorm(width)
         self.from_frames = nn.Linear(width, bottom)
@@ -203,6 +206,10 @@ class Listener(ModelMixin, ConfigMixin):
         self.up0 = nn.Conv2d(2 * c1, 2 * pixel_channels, 3, padding=1)
         self.embed = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, embed_width))
         self.text = nn.Sequential(nn.Linear(text_width, width), nn.GELU(), nn.Linear(width, embed_width))
+        if tagger:
+            self.tag_share = nn.Parameter(torch.tensor(0.0))
+            self.evidence = nn.Linear(1, width, bias=False)
+            nn.init.zeros_(self.evidence.weight)
         self.logit_scale = nn.Parameter(torch.tensor(2.3))
         self.logit_bias = nn.Parameter(torch.tensor(-5.0))
         self.query_in = nn.Sequential(nn.Linear(text_width, width), nn.GELU(), nn.Linear(width, width), nn.GELU())
@@ -247,8 +254,8 @@ class Listener(ModelMixin, ConfigMixin):
         log_mel = None if self.tagged is None else self.tagged.log_mel(wave)
         return Senses(self.features(spectrum), log_mel)
 
-    def frames(self, senses: Senses) -> tuple[Tensor, list[Tensor]]:
-        """Trunk output (B, T, width) and the stem's maps, finest first."""
+    def frames(self, senses: Senses) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        """Trunk output (B, T, width), the tagger's word (B, T, embed_width), the stem's maps, finest first."""
         x = senses.features
         skips = []
         for conv, norm in zip((self.down0, self.down1, self.down2, self.down3), self.norms, strict=True):
@@ -258,18 +265,20 @@ class Listener(ModelMixin, ConfigMixin):
         if self.config.dropout:
             x = functional.dropout2d(x, self.config.dropout, self.training)
         frames = self.to_frames(x.permute(0, 3, 1, 2).reshape(batch, length, channels * bands))
+        tags: Tensor | None = None
         if self.tagged is not None and senses.log_mel is not None:
             if self.training and self.config.stem_dropout:
                 kept = torch.rand(batch, 1, 1, device=frames.device) >= self.config.stem_dropout
                 frames = frames * kept
-            frames = frames + self.tagged(senses.log_mel, length)
+            told, tags = self.tagged(senses.log_mel, length)
+            frames = frames + told
         for layer in self.trunk:
             frames = layer(frames)
-        return self.frame_norm(frames), skips
+        return self.frame_norm(frames), tags, skips
 
     def hear(self, senses: Senses) -> Hearing:
         """One pass over a recording."""
-        frames, skips = self.frames(senses)
+        frames, tags, skips = self.frames(senses)
         batch, channels, bands, length = skips[-1].shape
         x = self.from_frames(frames).reshape(batch, length, channels, bands).permute(0, 2, 3, 1)
         for conv, skip in zip((self.up3, self.up2, self.up1), reversed(skips), strict=False):
@@ -277,15 +286,32 @@ class Listener(ModelMixin, ConfigMixin):
             x = functional.interpolate(value * torch.sigmoid(gate), scale_factor=(2, 1), mode="nearest")
         x = self.up0(torch.cat([x, skips[0]], dim=1))
         pixels = x.reshape(batch, 2, -1, self.config.n_bands, length).permute(0, 4, 1, 3, 2)
-        return Hearing(frames, pixels)
+        return Hearing(frames, tags, pixels)
 
     def frame_embeddings(self, hearing: Hearing) -> Tensor:
-        """Unit vectors of the joint space, (B, T, embed_width)."""
-        return functional.normalize(self.embed(hearing.frames).float(), dim=-1)
+        """Unit vectors of the joint space, (B, T, joint width); see `joint`."""
+        return self.joint(hearing.frames, hearing.tags)
+
+    def joint(self, frames: Tensor, tags: Tensor | None) -> Tensor:
+        """Unit vectors of the joint space: the trunk's, and beside it the tagger's where there is one.
+
+        Their inner product with a text's vector is the mean of both cosines, weighted by what `tag_share` says.
+        """
+        own = functional.normalize(self.embed(frames).float(), dim=-1)
+        return own if tags is None else self._beside(own, functional.normalize(tags.float(), dim=-1))
+
+    def _beside(self, own: Tensor, tagged: Tensor) -> Tensor:
+        share = torch.sigmoid(self.tag_share)
+        return torch.cat([own * (1 - share).sqrt(), tagged * share.sqrt()], dim=-1)
 
     def text_embeddings(self, vectors: Tensor) -> Tensor:
-        """Sentence vectors (Q, text_width) → unit vectors of the joint space, (Q, embed_width)."""
-        return functional.normalize(self.text(self._scaled(vectors)).float(), dim=-1)
+        """Sentence vectors (Q, text_width) → unit vectors of the joint space, (Q, joint width)."""
+        own = functional.normalize(self.text(self._scaled(vectors)).float(), dim=-1)
+        return own if self.tagged is None else self._beside(own, self._tag_texts(vectors))
+
+    def _tag_texts(self, vectors: Tensor) -> Tensor:
+        assert self.tagged is not None
+        return functional.normalize(self.tagged.text(self._scaled(vectors)).float(), dim=-1)
 
     def _scaled(self, vectors: Tensor) -> Tensor:
         # Unit vectors have entries of about 0.05: beside the biases of a fresh layer, all texts would look the same.
@@ -300,6 +326,10 @@ class Listener(ModelMixin, ConfigMixin):
         batch, count, _ = vectors.shape
         condition = self.query_in(self._scaled(vectors).reshape(batch * count, -1))
         x = hearing.frames.repeat_interleave(count, dim=0)
+        if hearing.tags is not None:
+            tags = functional.normalize(hearing.tags.float(), dim=-1)
+            alike = torch.einsum("bte,bqe->bqt", tags, self._tag_texts(vectors))
+            x = x + self.evidence(alike.flatten(0, 1)[..., None].to(x.dtype))
         for layer in self.query:
             x = layer(x, condition)
         out = self.query_out(self.query_norm(x)).reshape(batch, count, x.shape[1], 2, -1)

@@ -92,19 +92,27 @@ class Tagger(nn.Module):
 
 
 class TaggedFrames(nn.Module):
-    """What the tagger hears at each of the listener's frames, ear by ear.
+    """What the tagger hears at each of the listener's frames.
+
+    It speaks twice: to the listener's trunk, which weighs it against everything else, and by itself, in a joint space
+    with texts of its own. What the trunk makes of single clips it soon knows by heart; the second voice is a plain
+    projection, and on unseen clips both together name far more sounds than either.
 
     Parameters
     ----------
     width
-        Channels that it gives.
+        Channels for the trunk.
+    text_width
+        Width of the sentence encoder's vectors.
+    embed_width
+        Width of the joint space.
     hop
         Samples between the listener's frames, at 24 kHz.
     dropout
-        Share of the maps' values that training drops: there are many, and few clips to learn from.
+        Share of the maps' values that training drops on the way to the trunk.
     """
 
-    def __init__(self, width: int, hop: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, text_width: int, embed_width: int, hop: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.hop = hop
         self.dropout = dropout
@@ -112,6 +120,8 @@ class TaggedFrames(nn.Module):
         self.norms = nn.ModuleList([nn.LayerNorm(512 * 4), nn.LayerNorm(1024 * 2)])
         self.narrow = nn.ModuleList([nn.Linear(512 * 4, width // 2), nn.Linear(1024 * 2, width // 2)])
         self.join = nn.Linear(2 * width, width)
+        self.embed = nn.Linear(1024, embed_width)
+        self.text = nn.Linear(text_width, embed_width)
 
     def log_mel(self, wave: Tensor) -> Tensor:
         """Stereo wave (B, 2, n) → log mel bands (B, 2, T, 64) at a common level, with silence before and after."""
@@ -121,18 +131,33 @@ class TaggedFrames(nn.Module):
         silent = float(np.log(FLOOR))
         return functional.pad(bands, (0, 0, LEAD, after), value=silent).unflatten(0, (-1, 2))
 
-    def forward(self, log_mel: Tensor, frames: int) -> Tensor:
-        """Bands (B, 2, T, 64) as `log_mel` gives → (B, frames, width)."""
+    def at_frames(self, values: Tensor, step: int, frames: int) -> Tensor:
+        """Values (B, T/step, C) of a map → at the listener's frames (B, frames, C), linear between."""
+        position = torch.arange(frames, device=values.device) * (self.hop / HOP) + LEAD
+        # Each stride pads at the end alone, so a map's centre lies at step·i + step − 1.
+        place = ((position - (step - 1)) / step).clamp(0, values.shape[1] - 1)
+        low = place.floor().long().clamp(max=max(0, values.shape[1] - 2))
+        share = (place - low)[:, None]
+        return values[:, low] * (1 - share) + values[:, (low + 1).clamp(max=values.shape[1] - 1)] * share
+
+    @staticmethod
+    def both_ears(last: Tensor) -> Tensor:
+        """Last maps of both ears (2·B, 1024, T/32, 2) → mean of ears and bands (B, T/32, 1024)."""
+        return last.unflatten(0, (-1, 2)).mean(dim=(1, 4)).transpose(1, 2)
+
+    def forward(self, log_mel: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+        """Bands (B, 2, T, 64) as `log_mel` gives → for the trunk (B, frames, width), tags (B, frames, embed_width)."""
         maps = self.tagger.maps(log_mel.flatten(0, 1))
-        position = torch.arange(frames, device=log_mel.device) * (self.hop / HOP) + LEAD
         heard = []
         for each, norm, narrow, step in zip(maps, self.norms, self.narrow, (16, 32), strict=True):
             flat = norm(each.permute(0, 2, 3, 1).flatten(2))
             flat = narrow(functional.dropout(flat, self.dropout, self.training))
-            # Each stride pads at the end alone, so a map's centre lies at step·i + step − 1.
-            place = ((position - (step - 1)) / step).clamp(0, flat.shape[1] - 1)
-            low = place.floor().long().clamp(max=max(0, flat.shape[1] - 2))
-            share = (place - low)[:, None]
-            heard.append(flat[:, low] * (1 - share) + flat[:, (low + 1).clamp(max=flat.shape[1] - 1)] * share)
+            heard.append(self.at_frames(flat, step, frames))
         joined = functional.gelu(torch.cat(heard, dim=-1)).unflatten(0, (-1, 2))
-        return self.join(torch.cat([joined[:, 0], joined[:, 1]], dim=-1))
+        last = self.both_ears(maps[1])
+        # As in a plain classifier over few examples: half of what it knows is withheld in training.
+        tags = self.embed(functional.dropout(last, 0.5, self.training))
+        return (
+            self.join(torch.cat([joined[:, 0], joined[:, 1]], dim=-1)),
+            self.at_frames(tags, 32, frames),
+        )

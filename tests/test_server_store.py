@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +17,17 @@ from hypothesis import strategies as st
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.server import store as store_module
 from smartdj_agent.server.store import HeldAudio, HeldJob, JobRecord, JobState, JobStore, StoredAudio
+from tests import postgres
 
 ENDED = [JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED]
-OTHER_DATABASE = os.environ.get("SMARTDJ_TEST_DATABASE", "")
-"""URL of an empty database of another kind, such as PostgreSQL, to run these tests on too."""
+HERE = ["sqlite", *(["postgresql"] if postgres.installed() else [])]
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[str]:
+    """URL of an empty database in PostgreSQL."""
+    with postgres.postgresql() as url:
+        yield url
 
 
 def audio(number: int, **changes: Any) -> StoredAudio:
@@ -40,13 +46,15 @@ def sqlite_url(folder: Path) -> str:
     return f"sqlite:///{folder}/jobs.db"
 
 
-@pytest.fixture(params=["sqlite", *(["other"] if OTHER_DATABASE else [])])
+@pytest.fixture(params=HERE)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[JobStore]:
-    if request.param == "other":
-        engine = sa.create_engine(OTHER_DATABASE)
+    url = sqlite_url(tmp_path)
+    if request.param == "postgresql":
+        url = request.getfixturevalue("elsewhere")
+        engine = sa.create_engine(url.replace("postgresql:", "postgresql+pg8000:"))
         store_module._METADATA.drop_all(engine)
         engine.dispose()
-    opened = JobStore(OTHER_DATABASE if request.param == "other" else sqlite_url(tmp_path), clock=lambda: 500.0)
+    opened = JobStore(url, clock=lambda: 500.0)
     for number in range(10):
         opened.put_audio(audio(number))
     yield opened

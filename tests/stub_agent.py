@@ -120,6 +120,8 @@ class StubAgent:
 
 def make(device: str, preset: str, library: Path | None, max_batch: int, add_source: str = "auto") -> StubAgent:
     """Return a stub; `device` may state the pause of a denoising step, such as ``stub:0.05``."""
+    if isinstance(library, tuple):  # from a server's settings
+        library = library[0]
     return StubAgent(library, float(device.partition(":")[2] or 0))
 
 

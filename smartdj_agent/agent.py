@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,27 @@ from smartdj_agent.models.presets import get_preset
 from smartdj_agent.models.weights import is_installed, network_id
 from smartdj_agent.plan import Plan, PlanStep, Provenance, check_source
 from smartdj_agent.planner import Asked, Planner
+from smartdj_agent.relisten import CHECKED, Verdict, better, how_surely, judge, warning, where_it_changed
 from smartdj_agent.shelf import Shelf, check_add_source
+from smartdj_agent.steps import Step
+
+RETRY_SEED = 1_000_003
+"""Added to the seed of a step that is tried once more."""
+UNTOUCHED = frozenset({"unchanged", "silence"})
+"""How the editor says that it found nothing to do."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One step on its way: the recording before it, its number of all."""
+
+    audio: Audio
+    step: Step
+    mode: str
+    seed: int
+    chain: Chain | None
+    index: int
+    count: int
 
 
 class Agent:
@@ -52,6 +72,8 @@ class Agent:
         Folders of sounds to add from; by default all that the person has indexed. The starter library comes last.
     add_source
         Where added sounds come from: ``auto``, ``edit``, ``generate`` or ``library``; see `smartdj_agent.editor`.
+    relisten
+        Whether the result of each step is listened to; what can't be heard is tried once more, or told.
 
     Raises
     ------
@@ -65,11 +87,13 @@ class Agent:
         device: str = "auto",
         library: Path | Sequence[Path] | None = None,
         add_source: str = "auto",
+        relisten: bool = True,
     ) -> None:
         self.preset = get_preset(preset)
         self.device = choose_device(device)
         self._folders = (library,) if isinstance(library, Path) else library
         self._add_source = check_add_source(add_source)
+        self.relisten = relisten
         self._heard: tuple[str, tuple[Heard, ...]] | None = None
 
     @cached_property
@@ -206,17 +230,8 @@ class Agent:
         for index, plan_step in enumerate(steps[done:], start=done):
             yield StepStarted(index, len(steps), plan_step, self.device)
             started = time.monotonic()
-            run = self.editor.carry_out(current, plan_step.step, mode=mode, seed=seed + index, chain=chain)
-            outcome: StepOutcome | None = None
-            for item in run:
-                if isinstance(item, StepProgress):
-                    seconds = time.monotonic() - started
-                    left = seconds / max(item.fraction, 1e-3) * (1 - item.fraction)
-                    factor = audio.duration_s * item.fraction / max(seconds, 1e-6)
-                    yield Progress(index, len(steps), item.fraction, factor, left, item.stage)
-                else:
-                    outcome = item
-            assert outcome is not None
+            run = _Run(current, plan_step.step, mode, seed + index, chain, index, len(steps))
+            outcome = yield from self._checked(run) if self.relisten else self._try(run, run.seed)
             current = replace(current, samples=outcome.samples)
             chain = outcome.chain
             for code, message, hint in outcome.warnings:
@@ -235,3 +250,54 @@ class Agent:
             )
         seconds = time.monotonic() - began
         yield Finished(current, plan, seconds, elapsed_factor(audio, began))
+
+    def _try(self, run: _Run, seed: int) -> Generator[Event, None, StepOutcome]:
+        """Carry out a step once, telling how it goes on."""
+        started = time.monotonic()
+        outcome: StepOutcome | None = None
+        for item in self.editor.carry_out(run.audio, run.step, mode=run.mode, seed=seed, chain=run.chain):
+            if isinstance(item, StepProgress):
+                seconds = time.monotonic() - started
+                left = seconds / max(item.fraction, 1e-3) * (1 - item.fraction)
+                factor = run.audio.duration_s * item.fraction / max(seconds, 1e-6)
+                yield Progress(run.index, run.count, item.fraction, factor, left, item.stage)
+            else:
+                outcome = item
+        assert outcome is not None
+        return outcome
+
+    def _checked(self, run: _Run) -> Generator[Event, None, StepOutcome]:
+        """Carry out a step, listen to what came of it, and where that isn't heard try once more, or say so."""
+        outcome = yield from self._try(run, run.seed)
+        operation = run.step.operation
+        if operation not in CHECKED or outcome.method in UNTOUCHED:
+            return outcome
+        verdict = yield from self._listened_again(run, outcome)
+        tries = 1
+        # A mask is the same for every seed: a second try could only come to the same.
+        if not verdict.done and outcome.method != "mask":
+            second = yield from self._try(run, run.seed + RETRY_SEED)
+            tries = 2
+            other = yield from self._listened_again(run, second)
+            if better(operation, verdict, other):
+                outcome, verdict = second, other
+        if verdict.done:
+            return outcome
+        return replace(outcome, warnings=(*outcome.warnings, warning(run.step, verdict, tries)))
+
+    def _listened_again(self, run: _Run, outcome: StepOutcome) -> Generator[Event, None, Verdict]:
+        after = replace(run.audio, samples=outcome.samples)
+        window = where_it_changed(run.audio, after, run.step.operation)
+        heard = []
+        for samples in (run.audio.samples, outcome.samples):
+            yield Progress(run.index, run.count, 1.0, 0.0, 0.0, "listening to the result")  # also where one may cancel
+            heard.append(
+                how_surely(
+                    self.editor.listener,
+                    self.editor.encoder,
+                    samples[:, window],
+                    run.audio.sample_rate,
+                    run.step.target,
+                )
+            )
+        return judge(run.step.operation, *heard)

@@ -99,7 +99,7 @@ def make_agent(preset: str, device: str, **sounds: Any) -> AgentLike:
     Parameters
     ----------
     sounds
-        `library` and `add_source` of the agent, where they are told.
+        `library`, `add_source` and `relisten` of the agent, where they are told.
     """
     # The libraries below report their own progress on standard error, across ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -181,6 +181,13 @@ AddSourceOption = Annotated[
         "--add-source",
         help="Where added sounds come from: edit (the editor on the recording), generate (a network, from the name), "
         "library, or auto: whichever is best.",
+    ),
+]
+RelistenOption = Annotated[
+    bool,
+    typer.Option(
+        "--relisten/--no-relisten",
+        help="Listen to the result of each step; what can't be heard is tried once more, or told.",
     ),
 ]
 LibraryOption = Annotated[
@@ -296,17 +303,18 @@ def _settings(
     mode: Mode = Mode.PRESERVE,
     add_source: AddSource = AddSource.AUTO,
     library: list[Path] | None = None,
+    relisten: bool = True,
 ) -> Settings:
     """Gather the options of a command and those before it."""
     remote: Remote | None = None
     options = context.find_root().obj
     if isinstance(options, ServerOptions):
-        for name in ("add_source", "library"):
+        for name in ("add_source", "library", "relisten"):
             if _on_command_line(context, name):
                 flag = f"--{name.replace('_', '-')}"
                 raise SmartDJError(
                     ErrorCode.USAGE,
-                    f"{flag} is the server's to say: sounds are added there",
+                    f"{flag} is the server's to say: the work is done there",
                     f"leave {flag} out, or start the server with it",
                     field=flag,
                 )
@@ -317,12 +325,12 @@ def _settings(
             device if _on_command_line(context, "device") else None,
             context,
         )
-    sounds = {} if remote is not None else sound_options(add_source, library)
+    sounds = {} if remote is not None else agent_options(add_source, library, relisten)
     return Settings(str(context.info_name), seed, device, preset, mode, remote, sounds)
 
 
-def sound_options(add_source: AddSource, library: list[Path] | None) -> dict[str, Any]:
-    """Return what the options and the environment say about added sounds, as `make_agent` takes it; empty for nothing.
+def agent_options(add_source: AddSource, library: list[Path] | None, relisten: bool = True) -> dict[str, Any]:
+    """Return what the options and the environment say about the agent, as `make_agent` takes it; empty for nothing.
 
     Raises
     ------
@@ -343,6 +351,8 @@ def sound_options(add_source: AddSource, library: list[Path] | None) -> dict[str
         told["library"] = folders
     if add_source is not AddSource.AUTO:
         told["add_source"] = add_source.value
+    if not relisten:
+        told["relisten"] = False
     return told
 
 
@@ -416,6 +426,7 @@ def edit(
     as_json: JsonOption = False,
     add_source: AddSourceOption = AddSource.AUTO,
     library: LibraryOption = None,
+    relisten: RelistenOption = True,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Plan and carry out an edit: listen, plan, let you review the plan, apply it.
@@ -427,7 +438,7 @@ def edit(
 
     text = check_instruction(instruction)
     outputs = Outputs(output, report, plan_out, steps_dir, overwrite)
-    settings = _settings(context, seed, device, preset, mode, add_source, library)
+    settings = _settings(context, seed, device, preset, mode, add_source, library, relisten)
     with Screen(as_json=as_json) as screen:
         audio = _open(source, outputs, screen, settings, text)
         agent = settings.agent(screen)
@@ -511,6 +522,7 @@ def apply(
     as_json: JsonOption = False,
     add_source: AddSourceOption = AddSource.AUTO,
     library: LibraryOption = None,
+    relisten: RelistenOption = True,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Carry out a plan file, as it is.
@@ -522,7 +534,7 @@ def apply(
     from smartdj_agent.outputs import Outputs
     from smartdj_agent.plan import check_source, read_plan
 
-    settings = _settings(context, seed, device, preset, mode, add_source, library)
+    settings = _settings(context, seed, device, preset, mode, add_source, library, relisten)
     outputs = Outputs(output, report, None, steps_dir, overwrite)
     with Screen(as_json=as_json) as screen:
         wanted = read_plan(plan_file)
@@ -548,6 +560,7 @@ def step(
     as_json: JsonOption = False,
     add_source: AddSourceOption = AddSource.AUTO,
     library: LibraryOption = None,
+    relisten: RelistenOption = True,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Carry out one step, without the planner.
@@ -561,7 +574,7 @@ def step(
     from smartdj_agent.steps import parse_step
 
     wanted = parse_step(check_instruction(text))
-    settings = _settings(context, seed, device, preset, mode, add_source, library)
+    settings = _settings(context, seed, device, preset, mode, add_source, library, relisten)
     outputs = Outputs(output, report, plan_out, steps_dir, overwrite)
     with Screen(as_json=as_json) as screen:
         audio = _open(source, outputs, screen, settings, text)

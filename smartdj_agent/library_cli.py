@@ -17,7 +17,7 @@ from smartdj_agent.cli import (
     LibraryOption,
     _columns,
     _count,
-    sound_options,
+    agent_options,
 )
 from smartdj_agent.errors import ErrorCode, SmartDJError
 
@@ -134,7 +134,7 @@ def search(
     wanted = check_instruction(text)
     with Screen(as_json=as_json) as screen:
         screen.status("searching")
-        editor = Agent("small", "cpu", **sound_options(AddSource.AUTO, libraries)).editor
+        editor = Agent("small", "cpu", **agent_options(AddSource.AUTO, libraries)).editor
         shelf = editor.shelf
         for _, message, hint in shelf.warnings:
             screen.line(f"note: {message} ({hint})", "yellow")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smartdj_agent.audio import Audio
 from smartdj_agent.editor import Editor, StepOutcome, StepProgress
-from smartdj_agent.models.listener import Listener
+from smartdj_agent.models.listener import Listener, Senses
 from smartdj_agent.models.presets import get_preset
 from smartdj_agent.separation import OVERLAP_S, WINDOW_S
 from smartdj_agent.steps import parse_step
@@ -55,9 +55,9 @@ class KnownListener(Listener):
         self.presence = presence
         self.calls = 0
 
-    def hear(self, spectrum: Tensor) -> Tensor:  # type: ignore[override]
+    def hear(self, senses: Senses) -> Tensor:  # type: ignore[override]
         self.calls += 1
-        return spectrum
+        return senses.features
 
     def mask_logits(self, hearing: Tensor, vectors: Tensor) -> Tensor:  # type: ignore[override]
         frames = np.arange(hearing.shape[-1]) * self.config.hop / self.config.sample_rate

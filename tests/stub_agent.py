@@ -118,20 +118,20 @@ class StubAgent:
             self.note("apply closed")
 
 
-def make(device: str, preset: str, library: Path | None, max_batch: int, add_source: str = "auto") -> StubAgent:
+def make(device: str, preset: str, library: Path | None, max_batch: int, *_: object) -> StubAgent:
     """Return a stub; `device` may state the pause of a denoising step, such as ``stub:0.05``."""
     if isinstance(library, tuple):  # from a server's settings
         library = library[0]
     return StubAgent(library, float(device.partition(":")[2] or 0))
 
 
-def never_ready(device: str, preset: str, library: Path | None, max_batch: int, add_source: str = "auto") -> StubAgent:
+def never_ready(device: str, preset: str, library: Path | None, max_batch: int, *_: object) -> StubAgent:
     """Load for ever."""
     time.sleep(1000)
     raise AssertionError
 
 
-def broken(device: str, preset: str, library: Path | None, max_batch: int, add_source: str = "auto") -> StubAgent:
+def broken(device: str, preset: str, library: Path | None, max_batch: int, *_: object) -> StubAgent:
     """Fail to load until ``mended`` is in the library folder."""
     assert library is not None
     if (library / "mended").exists():

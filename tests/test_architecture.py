@@ -32,7 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"events", "listening", "wire", "wire_status"}),
-    frozenset({"editor", "planner"}),
+    frozenset({"editor", "planner", "relisten"}),
     frozenset({"agent"}),
     frozenset({"client", "console", "doctor", "eventjson", "outputs", "report", "report_page", "review"}),
     frozenset({"batch", "cli", "library_cli", "reaper", "server"}),

@@ -22,9 +22,10 @@ from smartdj_agent.cli import (
     ModeOption,
     Preset,
     PresetOption,
+    RelistenOption,
     SeedOption,
+    agent_options,
     check_instruction,
-    sound_options,
 )
 from smartdj_agent.errors import ErrorCode, SmartDJError
 
@@ -93,6 +94,7 @@ def batch(
     preset: PresetOption = Preset.SMALL,
     add_source: AddSourceOption = AddSource.AUTO,
     library: LibraryOption = None,
+    relisten: RelistenOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Edit a whole folder: audio files, and items in REAPER projects. Run it again to go on where it stopped.
@@ -110,7 +112,7 @@ def batch(
     from smartdj_agent.batch.survey import BATCH_FOLDER, survey
     from smartdj_agent.console import Screen, can_ask
 
-    sounds = sound_options(add_source, library)
+    sounds = agent_options(add_source, library, relisten)
     request = _request(instruction, plan_file, seed, mode, preset, track or [], sounds)
     root = folder.absolute()
     own = out.absolute() if out is not None else root / BATCH_FOLDER
@@ -207,7 +209,8 @@ def _request(
                 field="plan.steps",
             )
     text = check_instruction(instruction) if instruction is not None else ""
-    told = (sounds.get("add_source", ""), *(str(folder.absolute()) for folder in sounds.get("library", ())))
+    unheard = () if sounds.get("relisten", True) else ("no-relisten",)
+    told = (*unheard, sounds.get("add_source", ""), *(str(folder.absolute()) for folder in sounds.get("library", ())))
     return Request(text, plan, seed, mode.value, preset.value, tuple(tracks), told if sounds else ())
 
 

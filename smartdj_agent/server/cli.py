@@ -35,6 +35,9 @@ def serve(
     add_source: Annotated[
         str | None, _setting("Where added sounds come from: auto, edit, generate or library. [auto]")
     ] = None,
+    relisten: Annotated[
+        bool | None, typer.Option("--relisten/--no-relisten", help="Listen to the result of each step.")
+    ] = None,
     allowed_roots: Annotated[
         list[Path] | None,
         typer.Option("--allowed-root", metavar="DIR", help="Folder whose files clients may name; may be given again."),

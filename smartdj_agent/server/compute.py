@@ -80,13 +80,18 @@ class EditingAgent(Protocol):
 
 
 def real_agent(
-    device: str, preset: str, library: Path | Sequence[Path] | None, max_batch: int, add_source: str = "auto"
+    device: str,
+    preset: str,
+    library: Path | Sequence[Path] | None,
+    max_batch: int,
+    add_source: str = "auto",
+    relisten: bool = True,
 ) -> EditingAgent:
     """Return the agent with all its networks loaded and used once.
 
     Parameters
     ----------
-    device, preset, library, add_source
+    device, preset, library, add_source, relisten
         As `smartdj_agent.agent.Agent` takes them.
     max_batch
         Tasks at a time. Above 1, calls of the diffusion transformer that come together are made as one; results then
@@ -99,7 +104,7 @@ def real_agent(
     """
     from smartdj_agent.agent import Agent
 
-    agent = Agent(preset, device, library, add_source)
+    agent = Agent(preset, device, library, add_source, relisten)
     _warm_up(agent)
     if max_batch > 1:
         from smartdj_agent.server.batching import share_calls
@@ -512,7 +517,12 @@ def main() -> None:
         module, _, function = settings["agent"].partition(":")
         make: Callable[..., EditingAgent] = getattr(importlib.import_module(module), function)
         agent = make(
-            settings["device"], settings["preset"], settings["library"], settings["max_batch"], settings["add_source"]
+            settings["device"],
+            settings["preset"],
+            settings["library"],
+            settings["max_batch"],
+            settings["add_source"],
+            settings["relisten"],
         )
     except SmartDJError as error:
         session.tell("broken", (error.code.value, error.message, error.hint, error.field))

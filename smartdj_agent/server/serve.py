@@ -141,6 +141,7 @@ async def serving(configuration: Configuration, *, agent: str = REAL_AGENT) -> A
                 max_batch=settings.max_batch,
                 library=settings.library or None,
                 add_source=settings.add_source,
+                relisten=settings.relisten,
             )
             for device in settings.devices
         ]

@@ -69,6 +69,7 @@ class Settings(BaseModel):
     add_source: Literal["auto", "edit", "generate", "library"] = Field(
         "auto", description="where added sounds come from"
     )
+    relisten: bool = Field(True, description="whether the result of each step is listened to, and tried once more")
     allowed_roots: tuple[Path, ...] = Field((), description="folders whose files clients may name by path")
     token_file: Path | None = Field(None, description="file with the token that clients must give; made if missing")
     tls_certificate: Path | None = Field(None, description="PEM file with the server's certificate chain")
@@ -103,7 +104,7 @@ class Settings(BaseModel):
     @classmethod
     def _no_yes_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         # pydantic takes true for 1, which is never meant.
-        if isinstance(value, bool):
+        if isinstance(value, bool) and info.field_name != "relisten":
             raise ValueError("can't be true or false")
         return value
 

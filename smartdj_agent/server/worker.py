@@ -40,7 +40,7 @@ class DeviceWorker:
 
     Parameters
     ----------
-    device, preset, library, add_source
+    device, preset, library, add_source, relisten
         As `smartdj_agent.agent.Agent` takes them.
     agent
         ``module:function`` that makes the agent in the process, from device, preset, library, `max_batch` and
@@ -75,6 +75,7 @@ class DeviceWorker:
         max_batch: int = 1,
         library: Path | tuple[Path, ...] | None = None,
         add_source: str = "auto",
+        relisten: bool = True,
         patience_s: float = 60.0,
     ) -> None:
         self.device = device
@@ -93,6 +94,7 @@ class DeviceWorker:
             "preset": preset,
             "library": library,
             "add_source": add_source,
+            "relisten": relisten,
             "max_batch": max_batch,
         }
         self._tasks: dict[str, _Running] = {}

@@ -298,7 +298,7 @@ def train(
     that resumes with a checkpoint that knows its number of steps keeps it, unless it is told to fit again.
 
     Several processes that ``accelerate launch`` or ``torchrun`` has started train one model, see `Processes`. All of
-    them read the checkpoint: `folder` has to be one that all see. A task with a state of its own besides its model, as a
+    them read the checkpoint: `folder` has to be one that all see. A task that keeps more than its model, such as a
     discriminator, takes one process.
 
     Raises

@@ -373,6 +373,8 @@ class BlobStore:
 
     def temporary(self, suffix: str) -> Path:
         """Return a new path on the same file system, for a file or folder; `sweep` takes away what is left there."""
+        if self._replica:  # another server may have taken this one for dead meanwhile
+            self._tmp.mkdir(exist_ok=True, mode=0o700)
         return self._tmp / f"{uuid.uuid4().hex}{suffix}"
 
     # Files that this server made

@@ -417,6 +417,9 @@ class JobStore:
             elif self._engine.dialect.name == "postgresql":
                 _prepare_postgresql(self._engine)
             self._migrate()
+            if replica:  # before it makes a file that another server might take for a dead one's
+                with self._writing() as connection:
+                    self._live(connection)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, DBAPIError, OSError) as error:
             what = str(error.orig) if isinstance(error, DBAPIError) else str(error)
             raise SmartDJError(
@@ -644,6 +647,14 @@ class JobStore:
             return float(connection.scalar(sa.text("SELECT extract(epoch FROM clock_timestamp())")) or 0.0)
         return self._clock()
 
+    def _live(self, connection: sa.Connection) -> float:
+        """Say that this server lives; returns the time, seconds since the epoch."""
+        now_s = self._now_s(connection)
+        mine = _REPLICAS.c.replica == self.replica
+        if not connection.execute(sa.update(_REPLICAS).where(mine).values(seen_s=now_s)).rowcount:
+            connection.execute(sa.insert(_REPLICAS).values(replica=self.replica, seen_s=now_s))
+        return now_s
+
     def _claimant(self, connection: sa.Connection, number: int) -> str | None:
         return connection.scalar(sa.select(_CLAIMS.c.replica).where(_CLAIMS.c.job == number))
 
@@ -687,10 +698,7 @@ class JobStore:
             The newest event that isn't kept of jobs of this server, by job id.
         """
         with self._writing() as connection:
-            now_s = self._now_s(connection)
-            mine = _REPLICAS.c.replica == self.replica
-            if not connection.execute(sa.update(_REPLICAS).where(mine).values(seen_s=now_s)).rowcount:
-                connection.execute(sa.insert(_REPLICAS).values(replica=self.replica, seen_s=now_s))
+            now_s = self._live(connection)
             connection.execute(sa.delete(_REPLICAS).where(_REPLICAS.c.seen_s < now_s - lease_s))
             connection.execute(sa.delete(_CLAIMS).where(_CLAIMS.c.replica.not_in(sa.select(_REPLICAS.c.replica))))
             abandoned = sa.and_(

@@ -13,7 +13,7 @@ import numpy as np
 
 from smartdj_agent import __version__
 from smartdj_agent.audio import Audio, audio_sha256
-from smartdj_agent.editor import MODES, Chain, Editor, StepOutcome, StepProgress, choose_device, elapsed_factor
+from smartdj_agent.editor import MODES, Chain, Editor, Layers, StepOutcome, StepProgress, choose_device, elapsed_factor
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.events import (
     Event,
@@ -55,6 +55,7 @@ class _Run:
     mode: str
     seed: int
     chain: Chain | None
+    layers: Layers | None
     index: int
     count: int
 
@@ -211,8 +212,9 @@ class Agent:
             Same seed, same result.
         done
             How many enabled steps were carried out before; to go on after an interruption. In preserve mode the result
-            is the same as without one; generate mode encodes the recording anew, as it keeps latents between steps only
-            within one run.
+            is the same as without one, except where a later step names a sound that the plan added before the
+            interruption: within one run such sounds are kept apart. Generate mode encodes the recording anew, as it
+            keeps latents between steps only within one run.
 
         Raises
         ------
@@ -227,13 +229,14 @@ class Agent:
         began = time.monotonic()
         current = audio
         chain: Chain | None = None
+        layers: Layers | None = None
         for index, plan_step in enumerate(steps[done:], start=done):
             yield StepStarted(index, len(steps), plan_step, self.device)
             started = time.monotonic()
-            run = _Run(current, plan_step.step, mode, seed + index, chain, index, len(steps))
+            run = _Run(current, plan_step.step, mode, seed + index, chain, layers, index, len(steps))
             outcome = yield from self._checked(run) if self.relisten else self._try(run, run.seed)
             current = replace(current, samples=outcome.samples)
-            chain = outcome.chain
+            chain, layers = outcome.chain, outcome.layers
             for code, message, hint in outcome.warnings:
                 yield Notice(code, message, hint)
             rate = audio.sample_rate
@@ -255,7 +258,10 @@ class Agent:
         """Carry out a step once, telling how it goes on."""
         started = time.monotonic()
         outcome: StepOutcome | None = None
-        for item in self.editor.carry_out(run.audio, run.step, mode=run.mode, seed=seed, chain=run.chain):
+        run_of = self.editor.carry_out(
+            run.audio, run.step, mode=run.mode, seed=seed, chain=run.chain, layers=run.layers
+        )
+        for item in run_of:
             if isinstance(item, StepProgress):
                 seconds = time.monotonic() - started
                 left = seconds / max(item.fraction, 1e-3) * (1 - item.fraction)
@@ -275,7 +281,7 @@ class Agent:
         verdict = yield from self._listened_again(run, outcome)
         tries = 1
         # A mask is the same for every seed: a second try could only come to the same.
-        if not verdict.done and outcome.method != "mask":
+        if not verdict.done and outcome.method not in ("mask", "added before"):
             second = yield from self._try(run, run.seed + RETRY_SEED)
             tries = 2
             other = yield from self._listened_again(run, second)

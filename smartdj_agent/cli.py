@@ -467,9 +467,7 @@ def plan(
         Path | None,
         typer.Option("-o", "--output", metavar="YAML", help="Where the plan goes; else to standard output."),
     ] = None,
-    plans: Annotated[
-        int, typer.Option("--plans", min=1, max=MAX_PLANS, help="How many different plans to make.")
-    ] = 1,
+    plans: Annotated[int, typer.Option("--plans", min=1, max=MAX_PLANS, help="How many different plans to make.")] = 1,
     seed: SeedOption = 0,
     device: DeviceOption = Device.AUTO,
     preset: PresetOption = Preset.SMALL,

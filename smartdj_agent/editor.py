@@ -13,7 +13,7 @@ library; **generate**, made from its name by a network; **edit**, by the editor 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -73,6 +73,52 @@ class Chain:
 
 
 @dataclass(frozen=True)
+class Added:
+    """A sound that an earlier step of the plan put in, kept apart from the recording.
+
+    Attributes
+    ----------
+    label
+        As the step named it.
+    first
+        Sample at which it begins.
+    samples
+        Shape (channels, n): what was added, no longer than it sounds.
+    """
+
+    label: str
+    first: int
+    samples: np.ndarray
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A recording and, apart from it, what a plan has added to it: what was put in comes out again without a trace.
+
+    Attributes
+    ----------
+    base
+        Shape (channels, n): the recording without what was added.
+    added
+        In the order in which it was added.
+    """
+
+    base: np.ndarray
+    added: tuple[Added, ...] = ()
+
+    def mixed(self) -> np.ndarray:
+        """All together, shape (channels, n); where nothing was added, the recording bit for bit."""
+        output = self.base.copy()
+        for sound in self.added:
+            output[:, sound.first : sound.first + sound.samples.shape[1]] += sound.samples
+        return output
+
+    def named(self, label: str) -> tuple[Added, ...]:
+        """What was added under a name."""
+        return tuple(sound for sound in self.added if sound.label.casefold() == label.casefold())
+
+
+@dataclass(frozen=True)
 class StepOutcome:
     """A step's result.
 
@@ -90,6 +136,9 @@ class StepOutcome:
         (code, message, hint) for the person.
     chain
         Generate mode: where the next step of the plan goes on.
+    layers
+        Preserve mode: the result as a recording and what the plan has added to it, for the next step; None where
+        nothing is kept apart.
     """
 
     samples: np.ndarray
@@ -98,6 +147,7 @@ class StepOutcome:
     spans: tuple[tuple[int, int], ...]
     warnings: tuple[tuple[str, str, str], ...] = field(default=())
     chain: Chain | None = field(default=None, repr=False)
+    layers: Layers | None = field(default=None, repr=False)
 
 
 class Editor:
@@ -195,16 +245,68 @@ class Editor:
         """Sentence vectors as the library asks for them, shape (n, 384)."""
         return self.encoder.vectors(texts).cpu().numpy()
 
-    def preserve(self, audio: Audio, step: Step, *, seed: int) -> Iterator[StepProgress | StepOutcome]:
-        """Carry out one step by mask and arithmetic; the last item is the outcome."""
+    def preserve(
+        self, audio: Audio, step: Step, *, seed: int, layers: Layers | None = None
+    ) -> Iterator[StepProgress | StepOutcome]:
+        """Carry out one step by mask and arithmetic; the last item is the outcome.
+
+        Parameters
+        ----------
+        layers
+            From the outcome of the step before. With it, a sound that the plan added is changed by itself, exactly,
+            and steps about other sounds don't touch it.
+        """
+        if layers is None or not layers.added:
+            yield from self._preserved(audio, step, seed)
+        elif layers.named(step.target) and step.operation is not Operation.ADD:
+            yield self._on_added(audio, step, seed, layers)
+        else:
+            # What was added keeps out of the listener's way, except of a new sound's level.
+            part = audio if step.operation is Operation.ADD else replace(audio, samples=layers.base)
+            for item in self._preserved(part, step, seed):
+                yield self._with_added(audio, step, item, layers) if isinstance(item, StepOutcome) else item
+
+    def _with_added(self, audio: Audio, step: Step, outcome: StepOutcome, layers: Layers) -> StepOutcome:
+        """Put a step's outcome together with what was added before."""
+        if step.operation is Operation.EXTRACT:
+            return outcome  # what was added is not what was asked for
+        if outcome.method == "unchanged":
+            return replace(outcome, samples=audio.samples.copy(), layers=layers)
+        if step.operation is Operation.ADD:
+            assert outcome.layers is not None
+            return replace(outcome, layers=Layers(layers.base, (*layers.added, *outcome.layers.added)))
+        after = Layers(outcome.samples, layers.added)
+        return replace(outcome, samples=after.mixed(), layers=after)
+
+    def _on_added(self, audio: Audio, step: Step, seed: int, layers: Layers) -> StepOutcome:
+        """Carry out a step on what was added under its target's name: nothing is estimated, so nothing smears."""
+        mine = layers.named(step.target)
+        others = tuple(sound for sound in layers.added if sound not in mine)
+        if step.operation is Operation.DIRECTION and not supports_direction(audio.channels):
+            return replace(self._mono(audio), layers=layers)
+        spans = [(sound.first, sound.first + sound.samples.shape[1]) for sound in mine]
+        kept: tuple[Added, ...] = ()
+        if step.operation is not Operation.REMOVE:
+            stem = np.zeros((audio.channels, audio.n_samples), mine[0].samples.dtype)
+            for sound, (start, stop) in zip(mine, spans, strict=True):
+                stem[:, start:stop] += sound.samples
+            kept = _added(mine[0].label, apply_to_stem(stem, step, audio.sample_rate, seed=seed))
+            spans += [(sound.first, sound.first + sound.samples.shape[1]) for sound in kept]
+        if step.operation is Operation.EXTRACT:
+            result = Layers(np.zeros_like(layers.base), kept)
+            return StepOutcome(result.mixed(), "added before", 1.0, ((0, audio.n_samples),), layers=result)
+        result = Layers(layers.base, (*others, *kept))
+        touched = merge_spans(spans)
+        return StepOutcome(result.mixed(), "added before", 1.0, touched, layers=result)
+
+    def _preserved(self, audio: Audio, step: Step, seed: int) -> Iterator[StepProgress | StepOutcome]:
+        """Carry out one step on a recording as it is."""
         if step.operation is Operation.ADD:
             yield from self._add(audio, step, seed)
             return
         samples, rate = audio.samples, audio.sample_rate
         if step.operation is Operation.DIRECTION and not supports_direction(audio.channels):
-            yield self._unchanged(
-                audio, "mono_direction", "A mono recording has no directions.", "Convert it to stereo first."
-            )
+            yield self._mono(audio)
             return
         query = step.target
         if step.azimuth_deg is not None and audio.channels > 1:
@@ -239,6 +341,11 @@ class Editor:
         output, spans = _mixed(samples, difference)
         yield StepOutcome(output, "mask", confidence, spans, warnings)
 
+    def _mono(self, audio: Audio) -> StepOutcome:
+        return self._unchanged(
+            audio, "mono_direction", "A mono recording has no directions.", "Convert it to stereo first."
+        )
+
     def _unchanged(self, audio: Audio, code: str, message: str, hint: str) -> StepOutcome:
         return StepOutcome(audio.samples.copy(), "unchanged", 0.0, (), ((code, message, hint),))
 
@@ -257,7 +364,14 @@ class Editor:
         return self._unchanged(audio, "sound_not_found", message, hint)
 
     def carry_out(
-        self, audio: Audio, step: Step, *, mode: str, seed: int, chain: Chain | None = None
+        self,
+        audio: Audio,
+        step: Step,
+        *,
+        mode: str,
+        seed: int,
+        chain: Chain | None = None,
+        layers: Layers | None = None,
     ) -> Iterator[StepProgress | StepOutcome]:
         """Carry out one step in a mode, and an added sound from where `add_source` says; the last item is the outcome.
 
@@ -271,7 +385,7 @@ class Editor:
         adding = step.operation is Operation.ADD
         by_editor = mode == "generate" if not adding or self.add_source == "auto" else self.add_source == "edit"
         if not by_editor:
-            yield from self.preserve(audio, step, seed=seed)
+            yield from self.preserve(audio, step, seed=seed, layers=layers if mode == "preserve" else None)
             return
         for item in self.generate(audio, step, seed=seed, chain=chain if mode == "generate" else None):
             if isinstance(item, StepOutcome) and adding and mode == "preserve":
@@ -359,8 +473,9 @@ class Editor:
             loop=continuous,
             channels=audio.channels,
         )
-        output, spans = _mixed(audio.samples, added)
-        yield StepOutcome(output, method, confidence, spans, tuple(warnings))
+        layers = Layers(audio.samples, _added(step.target, added))
+        spans = tuple((sound.first, sound.first + sound.samples.shape[1]) for sound in layers.added)
+        yield StepOutcome(layers.mixed(), method, confidence, spans, tuple(warnings), layers=layers)
 
     def _picked(self, audio: Audio, step: Step, seed: int) -> Pick | None:
         return self.shelf.take(
@@ -515,6 +630,22 @@ def embed_sound(listener: Listener, mono: np.ndarray) -> np.ndarray:
     power = spectrum[0, 0].abs().square().sum(dim=0)
     mean = vectors[power >= power.median()].mean(dim=0)
     return torch.nn.functional.normalize(mean, dim=0).cpu().numpy()
+
+
+def _added(label: str, samples: np.ndarray) -> tuple[Added, ...]:
+    """Keep what sounds of an added sound (channels, n), stretch by stretch."""
+    return tuple(Added(label, start, samples[:, start:stop].copy()) for start, stop in active_spans(samples))
+
+
+def merge_spans(spans: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Join stretches that overlap or touch, in order."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    return tuple(merged)
 
 
 def _mixed(samples: np.ndarray, change: np.ndarray) -> tuple[np.ndarray, tuple[tuple[int, int], ...]]:

@@ -14,6 +14,7 @@ or
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from smartdj_agent.errors import SmartDJError
 from smartdj_agent.steps import Step, format_step, parse_step
@@ -22,6 +23,7 @@ ASK = "ask "
 OR = "or "
 
 
+@lru_cache(maxsize=1 << 15)
 def short_step(step: Step) -> str:
     """The step without "the sound of", where that reads back as the same step; else its canonical text."""
     canonical = format_step(step)

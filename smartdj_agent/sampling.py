@@ -150,17 +150,18 @@ def denoise(
     latent = noise * scheduler.init_noise_sigma
     total = len(scheduler.timesteps)
     extra = {"eta": config.eta, "generator": generator} if config.solver == "ddim" else {}
+    times = scheduler.timesteps.to(latent.device)  # one copy: each would make a GPU wait
     for index, timestep in enumerate(scheduler.timesteps):
         position = index / total
         start, stop = config.guidance_interval
         model_input = scheduler.scale_model_input(latent, timestep)
         if config.guidance_scale != 1.0 and start <= position < stop:
-            time = timestep.to(latent.device).expand(2 * count)
+            time = times[index].expand(2 * count)
             prediction = model(torch.cat([model_input, model_input]), both, time, projected, text.mask)
             with_text, without = prediction.float().chunk(2)
             prediction = guided(with_text, without, config.guidance_scale, config.guidance_rescale)
         else:
-            time = timestep.to(latent.device).expand(count)
+            time = times[index].expand(count)
             prediction = model(model_input, source, time, conditional, text.mask[:count]).float()
         latent = scheduler.step(prediction, timestep, latent, return_dict=False, **extra)[0]
         yield index + 1, total, latent

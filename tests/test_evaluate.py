@@ -6,23 +6,24 @@ import copy
 import csv
 import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from smartdj_agent.audio import Audio
-from smartdj_agent.editor import StepOutcome, StepProgress
+from smartdj_agent.editor import Chain, Layers, StepOutcome, StepProgress
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.models.listener import Listener
-from smartdj_agent.steps import Operation, Step
+from smartdj_agent.steps import Operation, Step, format_step
 from training import evaluate as evaluation
 from training.clips import SAMPLE_RATE, ClipStore
+from training.embedders import load_judges
 from training.metrics import CHANGE_FLOOR_DB, change_db
+from training.oracle import ideal_mask
+from training.paper_style import Tally, describe_judges
 
 LABELS = ("dog barking", "rain", "car horn", "wind blowing", "church bell", "sea waves", "man speaking", "piano")
 CONTINUOUS = {"rain", "wind blowing", "sea waves"}
@@ -67,13 +68,17 @@ class FakeEditor:
     def __init__(self, spans: tuple[tuple[int, int], ...] = ((0, SAMPLE_RATE // 2),)) -> None:
         self.spans = spans
 
-    def preserve(self, audio: Audio, step: Step, *, seed: int) -> Iterator[StepProgress | StepOutcome]:
+    def preserve(
+        self, audio: Audio, step: Step, *, seed: int, layers: Layers | None = None
+    ) -> Iterator[StepProgress | StepOutcome]:
         yield StepProgress(0.5, "halving")
         output = audio.samples.copy()
         output[:, : SAMPLE_RATE // 2] *= 0.5
         yield StepOutcome(output, "fake", 0.9, self.spans)
 
-    def generate(self, audio: Audio, step: Step, *, seed: int) -> Iterator[StepProgress | StepOutcome]:
+    def generate(
+        self, audio: Audio, step: Step, *, seed: int, chain: Chain | None = None
+    ) -> Iterator[StepProgress | StepOutcome]:
         rng = np.random.default_rng(seed)
         output = 0.1 * rng.standard_normal(audio.samples.shape).astype(np.float32)
         yield StepOutcome(output, "fake", 0.5, ((0, audio.n_samples),))
@@ -92,9 +97,21 @@ def run(
     seed: int = 3,
     tasks: tuple[str, ...] = evaluation.TASKS,
 ) -> dict[str, Any]:
-    bench = evaluation.Bench(store, editor or FakeEditor(), listener, FakeRanker())
-    records = evaluation.evaluate(bench, evaluation.Choice(tasks, {"preserve": 2, "generate": 1}, seed, DURATION_S))
+    judges = load_judges()
+    tally = Tally(judges, SAMPLE_RATE)
+    records = evaluation.evaluate(
+        store,
+        editor or FakeEditor(),
+        listener,
+        tasks=tasks,
+        counts={"preserve": 2, "generate": 1},
+        seed=seed,
+        duration_s=DURATION_S,
+        ranker=FakeRanker(),
+        tally=tally,
+    )
     about = {
+        "judges": describe_judges(judges),
         "command": "python -m training.evaluate --out x",
         "split": "test",
         "clips": len(store),
@@ -103,7 +120,7 @@ def run(
         "duration_s": DURATION_S,
         "machine": "Machine: none.",
     }
-    return {"about": about, "records": list(records)}
+    return {"about": about, "records": list(records), "distances": tally.distances()}
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +136,7 @@ def values(results: dict[str, Any], row: str, key: str, *tasks: str) -> list[flo
     ]
 
 
-@pytest.mark.parametrize("task", evaluation.TASKS)
+@pytest.mark.parametrize("task", evaluation.STEP_TASKS)
 def test_cases_are_exact_and_use_only_their_split(store: ClipStore, task: str) -> None:
     for index in range(4):
         case = evaluation.make_case(store, task, index, 0, duration_s=DURATION_S)
@@ -156,7 +173,7 @@ def _drawn_count(index: int) -> int:
 
 
 def test_copy_improves_by_exactly_nothing(results: dict[str, Any]) -> None:
-    assert values(results, "copy", "si_sdr_improvement_db") == [0.0] * 14
+    assert values(results, "copy", "si_sdr_improvement_db") == [0.0] * 16
     assert values(results, "copy", "change_db") == [CHANGE_FLOOR_DB] * 2
 
 
@@ -204,11 +221,44 @@ def test_equal_seeds_give_equal_results(store: ClipStore, listener: Listener, re
 
 def test_oracle_mask_is_the_true_share(store: ClipStore, listener: Listener) -> None:
     case = evaluation.make_case(store, "extract", 0, 0, duration_s=DURATION_S)
-    nothing = evaluation.ideal_mask(case.stem, np.zeros_like(case.stem), listener)
+    nothing = ideal_mask(case.stem, np.zeros_like(case.stem), listener)
     assert nothing.share[:, :, nothing.active].max() > 0.99
-    mask = evaluation.ideal_mask(np.zeros_like(case.stem), case.rest, listener)
+    mask = ideal_mask(np.zeros_like(case.stem), case.rest, listener)
     assert not mask.active.any()
     assert not mask.share.any()
+
+
+def test_every_row_has_the_papers_figures(results: dict[str, Any]) -> None:
+    for record in results["records"]:
+        has = {"si_sdr_db", "lsd", "lsd_published", "gcc_error"} & record["figures"].keys()
+        assert len(has) == (0 if record["task"] == "absent" else 4)
+    truths = [record["figures"] for record in results["records"] if record["row"] == "truth"]
+    assert {(figures["lsd"], figures["gcc_error"]) for figures in truths} == {(0.0, 0.0)}
+
+
+def test_a_plan_is_carried_out_step_by_step(store: ClipStore, listener: Listener) -> None:
+    class Spy(FakeEditor):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked: list[tuple[str, int, float]] = []
+
+        def preserve(
+            self, audio: Audio, step: Step, *, seed: int, layers: Layers | None = None
+        ) -> Iterator[StepProgress | StepOutcome]:
+            self.asked.append((format_step(step), seed, float(np.abs(audio.samples).sum())))
+            yield from super().preserve(audio, step, seed=seed)
+
+    editor = Spy()
+    found = run(store, listener, editor=editor, tasks=("plan",))
+    record = next(each for each in found["records"] if each["row"] == "preserve")
+    steps = record["step"].split("; ")
+    asked = editor.asked[: len(steps)]
+    assert [text for text, _, _ in asked] == steps
+    assert [seed for _, seed, _ in asked] == [record["seed"] + number for number in range(len(steps))]
+    assert sorted({level for _, _, level in asked}, reverse=True) == [level for _, _, level in asked]
+    assert record["instruction"]
+    assert record["method"] == "; ".join(["fake"] * len(steps))
+    assert record["figures"]["changed_outside"] == 0
 
 
 def test_label_ranker_ranks_by_presence(listener: Listener) -> None:
@@ -234,10 +284,12 @@ def test_summaries_are_medians_quartiles_shares_and_largest() -> None:
 def test_files_are_whole_and_tables_state_every_task(results: dict[str, Any], tmp_path: Path) -> None:
     folder = tmp_path / "new" / "results"
     evaluation.write_all(folder, results)
-    assert sorted(path.name for path in folder.iterdir()) == ["plots.png", "results.json", "tables.md"]
+    assert sorted(path.name for path in folder.iterdir()) == ["paper.png", "plots.png", "results.json", "tables.md"]
     assert json.loads((folder / "results.json").read_text(encoding="utf-8")) == results
     tables = (folder / "tables.md").read_text(encoding="utf-8")
     assert all(f"\n## {task}\n" in tables for task in evaluation.TASKS)
+    assert "\n## Paper-style figures\n" in tables
+    assert "- CLAP left out: no weights of LAION-CLAP were given (--clap)." in tables
     assert results["about"]["command"] in tables
     assert (folder / "plots.png").read_bytes().startswith(b"\x89PNG")
     for block in tables.split("\n\n"):
@@ -292,62 +344,5 @@ def test_wrong_files_are_one_line_errors(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_operations_are_all_evaluated() -> None:
-    assert set(evaluation.TASKS) == {*Operation, evaluation.ABSENT}
+    assert set(evaluation.TASKS) == {*Operation, evaluation.ABSENT, evaluation.PLAN}
     assert all(evaluation.SHORT_FIGURES[task] for task in evaluation.TASKS)
-
-
-# --- many workers, and going on
-
-
-CHOICE = evaluation.Choice(("volume", "absent"), {"preserve": 2, "generate": 1}, 3, DURATION_S)
-
-
-def opened(folder: Path, log: Path) -> evaluation.Bench:
-    """What a worker prepares; every case that is made is written down."""
-    torch.manual_seed(0)
-    hearing = Listener(stem_channels=(2, 2, 2, 2), width=8, depth=1, heads=1, query_depth=1, pixel_channels=2).eval()
-    return evaluation.Bench(ClipStore.open([folder], "test"), LoggingEditor(log), hearing)
-
-
-class LoggingEditor(FakeEditor):
-    def __init__(self, log: Path) -> None:
-        super().__init__()
-        self.log = log
-
-    def preserve(self, audio: Audio, step: Step, *, seed: int) -> Iterator[StepProgress | StepOutcome]:
-        with self.log.open("a") as file:
-            file.write(f"{seed}\n")
-        return super().preserve(audio, step, seed=seed)
-
-
-def timeless(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {**record, "figures": {k: v for k, v in record["figures"].items() if k not in evaluation.TIMINGS}}
-        for record in records
-    ]
-
-
-def carried_out(out: Path, clip_folder: Path, about: str = "a", **options: Any) -> list[dict[str, Any]]:
-    journal = evaluation.Journal(out / "cases.jsonl", {"about": about})
-    prepare = partial(opened, clip_folder, out / "log")
-    records = evaluation.carry_out_cases(CHOICE, prepare, journal, **{"threads": 1, **options})
-    return timeless(json.loads(json.dumps(records)))
-
-
-def test_workers_and_interruptions_change_nothing(tmp_path: Path, clip_folder: Path) -> None:
-    alone, several = tmp_path / "alone", tmp_path / "several"
-    expected = carried_out(alone, clip_folder)
-    assert len({(record["task"], record["index"]) for record in expected}) == 4
-
-    # Stopped after one case and in the middle of writing the second.
-    lines = (alone / "cases.jsonl").read_bytes().splitlines(keepends=True)
-    several.mkdir()
-    (several / "cases.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:50])
-    assert carried_out(several, clip_folder, workers=2) == expected
-    assert len((several / "log").read_text().splitlines()) == 3
-    assert carried_out(several, clip_folder) == expected
-    assert len((several / "log").read_text().splitlines()) == 3
-
-    # Another evaluation in the same folder begins anew.
-    assert carried_out(several, clip_folder, "b") == expected
-    assert len((several / "log").read_text().splitlines()) == 7

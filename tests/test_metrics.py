@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import linalg
 
 from smartdj_agent.render import amplitude, filtered, reverberated, shifted
-from smartdj_agent.spatial import gcc_error, place
+from smartdj_agent.spatial import gcc_error, gcc_itd_ms, place
 from smartdj_agent.steps import Timbre
 from training import metrics
 
@@ -165,3 +167,104 @@ def test_band_error() -> None:
     )
     # A silent output is as far off as the floor, not infinitely.
     assert metrics.band_error_db(before, before, np.zeros_like(before), RATE) < 51
+
+
+def test_published_lsd_differs_only_where_there_is_silence() -> None:
+    theirs, ours = noise(seed=1), noise(seed=2)
+    assert metrics.lsd_published(theirs, ours, RATE) == pytest.approx(metrics.lsd(theirs, ours, RATE), abs=1e-3)
+    assert metrics.lsd_published(theirs, 0.1 * theirs, RATE) == pytest.approx(2.0, abs=1e-4)
+    silence = np.zeros_like(theirs)
+    assert metrics.lsd(silence, silence, RATE) == 0.0
+    assert metrics.lsd_published(silence, silence, RATE) == pytest.approx(12.0)
+
+
+def by_matrix_root(x: np.ndarray, y: np.ndarray) -> float:
+    """The textbook's formula."""
+    apart = x.mean(axis=0) - y.mean(axis=0)
+    first, second = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    root = linalg.sqrtm(first @ second)
+    return float(apart @ apart + np.trace(first + second - 2 * np.real(root)))
+
+
+@pytest.mark.parametrize(("n", "m", "width"), [(60, 60, 8), (40, 90, 8), (12, 9, 8)])
+def test_frechet_distance_is_that_of_the_matrix_root(n: int, m: int, width: int) -> None:
+    rng = np.random.default_rng(n)
+    x = rng.standard_normal((n, width)) @ rng.standard_normal((width, width)) + 1.0
+    y = rng.standard_normal((m, width)) @ rng.standard_normal((width, width))
+    assert metrics.frechet_distance(x, y) == pytest.approx(by_matrix_root(x, y), rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m"), [(5, 5), (5, 30), (30, 5)])
+def test_frechet_distance_of_fewer_vectors_than_dimensions(n: int, m: int) -> None:
+    """There the root of a singular product is inexact; the eigenvalues of the product are not."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((n, 20)), 0.5 + rng.standard_normal((m, 20)) * np.linspace(1, 2, 20)
+    apart = x.mean(axis=0) - y.mean(axis=0)
+    first, second = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    roots = np.sqrt(np.clip(np.linalg.eigvals(first @ second).real, 0, None)).sum()
+    expected = apart @ apart + np.trace(first + second) - 2 * roots
+    assert metrics.frechet_distance(x, y) == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_frechet_distance_by_hand() -> None:
+    """In one dimension it is the squared difference of means plus that of deviations."""
+    x = np.array([[-1.0], [1.0]])
+    assert metrics.frechet_distance(x, 3 * x + 5) == pytest.approx(5.0**2 + (3 - 1) ** 2 * 2)
+    cloud = np.random.default_rng(0).standard_normal((50, 6))
+    assert metrics.frechet_distance(cloud, cloud) == pytest.approx(0.0, abs=1e-9)
+    assert metrics.frechet_distance(cloud, cloud + 2.0) == pytest.approx(6 * 4.0)
+    assert metrics.fsad(cloud, cloud + 2.0) == pytest.approx(24_000)
+    for wrong in (x[:1], np.zeros((2, 2))):
+        with pytest.raises(ValueError, match="two sets"):
+            metrics.frechet_distance(x, wrong)
+
+
+def test_kl_by_hand() -> None:
+    theirs, ours = np.log([0.5, 0.5]), np.log([0.25, 0.75])
+    expected = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    assert metrics.kl_divergence(theirs, ours) == pytest.approx(expected, abs=1e-5)
+    assert metrics.kl_divergence(theirs, theirs) == pytest.approx(-2e-6, rel=1e-3)
+    assert metrics.kl_divergence(ours, theirs) != pytest.approx(expected, abs=1e-3)
+    # What the estimate rules out costs no more than the floor allows.
+    assert metrics.kl_divergence(np.array([0.0, -2000.0]), np.array([-2000.0, 0.0])) == pytest.approx(math.log(1e6))
+
+
+def test_cosine_by_hand() -> None:
+    assert metrics.cosine(np.array([3.0, 4.0]), np.array([4.0, 3.0])) == pytest.approx(24 / 25)
+    assert metrics.cosine(np.array([1.0, 0.0]), np.array([-2.0, 0.0])) == pytest.approx(-1.0)
+    assert metrics.cosine(np.zeros(2), np.ones(2)) == 0.0
+
+
+@pytest.mark.parametrize("delay", [-24, -7, 0, 13])
+def test_crw_finds_the_lag_of_matching_patches(delay: int) -> None:
+    """Orthogonal features, the right ear's `delay` patches later: all weight lies on one lag, but for exp(−1/τ)."""
+    count = 80
+    features = torch.eye(2 * count)
+    left, right = features[30 : 30 + count], features[30 - delay : 30 - delay + count]
+    found = metrics.crw_itds_s(5 * left, right)
+    assert found.shape == (count - 48,)
+    weight = math.exp(20) / (math.exp(20) + 48)
+    torch.testing.assert_close(found, torch.full((32,), delay * weight / 16_000), rtol=1e-4, atol=1e-9)
+
+
+def test_crw_has_the_sign_of_gcc() -> None:
+    """A sound on the left: the left ear is first, so its patch matches a later one of the right ear."""
+    mono = noise(0.3, channels=1)[0]
+    assert gcc_itd_ms(place(mono, -90.0, RATE), RATE) > 0.5
+    features = torch.eye(100)
+    assert float(metrics.crw_itds_s(features[10:90], features[1:81]).mean()) > 0.5e-3
+
+
+def test_spatial_feature_pools_and_averages_by_hand() -> None:
+    frames = np.arange(12.0)[:, None] + np.zeros((12, 512))
+    feature = metrics.spatial_feature(frames)
+    assert feature.shape == (2 * 256,)  # two frames are left over
+    np.testing.assert_allclose(feature[:256], 2.0)
+    np.testing.assert_allclose(feature[256:], 7.0)
+    ramp = np.tile(np.arange(512.0), (5, 1))
+    np.testing.assert_allclose(metrics.spatial_feature(ramp), np.arange(256) * 2 + 0.5)
+    assert metrics.spatial_feature(np.zeros((100, 465))).shape == (5120,)
+
+
+def test_itd_error_of_dual_mono_against_hard_left() -> None:
+    assert metrics.itd_error(0.5625, 0.0) == pytest.approx(316.4, abs=0.1)

@@ -107,6 +107,20 @@ class TestCodec:
             torch.testing.assert_close(ours.weight(), theirs.weight)
             torch.testing.assert_close(ours(x), theirs(x))
 
+    def test_snake_gives_the_same_bits_with_and_without_gradients(self) -> None:
+        snake = SnakeBeta(3)
+        with torch.no_grad():
+            snake.alpha.uniform_(-1, 1)
+            snake.beta.uniform_(-1, 1)
+        x = torch.randn(2, 3, 50)
+        given = x.clone()
+        trained = snake(x)
+        with torch.inference_mode():
+            inferred = snake(x)
+        assert trained.requires_grad
+        assert torch.equal(inferred, trained)
+        assert torch.equal(x, given)  # in place means its own memory, never the input's
+
     def test_snake_and_residual_unit(self) -> None:
         snake = SnakeBeta(2)
         with torch.no_grad():

@@ -7,7 +7,13 @@ The knowledge is data in ``training/scenes``, all of it written for this project
 ``settings.yaml``
     Groups of labels, and the kinds of place (woodland, kitchen, …) that give every category a verdict.
 ``wordings.yaml``
-    How people ask: sentence templates by style and split, direct requests, constraints, questions.
+    How people ask: sentence templates by style and split, direct requests, constraints, genres, wishes that only look
+    like contradictions.
+``questions.yaml``
+    What can't be planned (contradictions composed from pairs of qualities, chatter, the impossible) and what is asked
+    back.
+``moments.yaml``
+    Other times, places and weathers that scenes can be moved to ("a coffee shop in the 1920s").
 every other ``*.yaml``
     A list of scenes::
 
@@ -34,9 +40,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cache, cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -55,22 +62,31 @@ SPLITS = ("train", "valid", "test")
 TRAIN_PERCENT, VALID_PERCENT = 85, 5
 """Share of scenes by hash of their name; the rest is test."""
 
-KIND_SHARES = {"scene": 0.66, "direct": 0.15, "mixed": 0.12, "question": 0.07}
-CONSTRAINT_SHARE = 0.22
+KIND_SHARES = {"scene": 0.60, "direct": 0.16, "mixed": 0.12, "question": 0.12}
+CONSTRAINT_SHARE = 0.24
 """Share of scene and direct designs whose instruction carries a constraint."""
+SECOND_CONSTRAINT_SHARE = 0.12
+"""How often a constraint is followed by another one."""
+LEADING_SHARE = 0.20
+"""How often a constraint stands before the wish, where its wording allows it."""
 STYLE_SHARES = {
-    "plain": 0.36,
-    "terse": 0.10,
+    "plain": 0.30,
+    "terse": 0.11,
     "chatty": 0.12,
-    "technical": 0.08,
-    "first person": 0.14,
-    "mood and place": 0.09,
-    "mood only": 0.03,
+    "technical": 0.09,
+    "first person": 0.13,
+    "mood and place": 0.08,
+    "mood only": 0.04,
+    "genre only": 0.05,
     "story": 0.08,
 }
+MOMENT_SHARE = 0.16
+"""How often a scene is moved to another time, place or weather, where one is possible."""
+LOOKALIKE_SCENE_SHARE, LOOKALIKE_DIRECT_SHARE = 0.10, 0.20
+"""How often a wish is worded so that it looks like a contradiction, a question or chatter, and is none."""
 SHARED_WORDING_SHARE = 0.30
-"""How often a style that has wordings common to all splits uses one of them."""
-MISSPELT_SHARE = 0.06
+"""How often a style that has wordings common to training and validation (the published forms) uses one of them."""
+MISSPELT_SHARE = 0.10
 PLAN_LENGTH_SHARES = {1: 0.03, 2: 0.24, 3: 0.38, 4: 0.25, 5: 0.07, 6: 0.03}
 ADD_COUNT_SHARES = {0: 0.04, 1: 0.42, 2: 0.45, 3: 0.09}
 MAX_STEPS = 6
@@ -110,14 +126,17 @@ VAGUE_SHARE = 0.35
 """How often a direct request that has wordings without a number uses one."""
 DIRECT_COUNT_SHARES = {1: 0.38, 2: 0.42, 3: 0.20}
 QUESTION_SHARES = {
-    "opposites": 0.36,
-    "scene clash": 0.12,
-    "empty": 0.18,
-    "off topic": 0.10,
-    "reversal": 0.10,
+    "opposites": 0.34,
+    "scene clash": 0.10,
+    "reversal": 0.17,
+    "impossible": 0.10,
+    "empty": 0.09,
+    "off topic": 0.08,
     "absent": 0.08,
-    "nothing left": 0.06,
+    "nothing left": 0.04,
 }
+LOOKALIKE_DB, LOOKALIKE_SECONDS = 3, 1.0
+"""What a wish such as "the dog louder, the piano later" means where it gives no number."""
 BELONGS_WEIGHT, FITS_WEIGHT = 9.0, 1.5
 """How much a present sound that belongs or fits raises the chance of a scene (which starts at 1)."""
 
@@ -139,6 +158,8 @@ CATEGORY_NOUNS = {
     "machine": "machines",
 }
 """What a person calls a category in a constraint such as "no animals"."""
+
+LOOKALIKE_CHANGES = ("louder", "quieter", "left", "right", "remove", "earlier", "later", "bright", "dark")
 
 _T = TypeVar("_T")
 
@@ -280,17 +301,59 @@ class Scene(_Verdicts):
         return "valid" if percent < TRAIN_PERCENT + VALID_PERCENT else "test"
 
 
+class Moment(_Verdicts):
+    """Another time, place or weather for scenes; see ``moments.yaml`` for the fields."""
+
+    name: str = Field(min_length=3)
+    split: Literal["train", "test"]
+    phrases: tuple[str, ...] = Field(min_length=3)
+    settings: tuple[str, ...] = Field(min_length=1)
+    unlike: tuple[str, ...] = ()
+    belongs: tuple[Annotated[Belonging, BeforeValidator(_read_belonging)], ...] = Field(min_length=2)
+
+
 class Templates(_Strict):
-    """Wordings by split: `shared` serves all, `train` also valid, `test` only test."""
+    """Wordings by split: `train` serves train and valid, as does `shared`, `test` only test."""
 
     train: tuple[str, ...] = Field(min_length=1)
     test: tuple[str, ...] = Field(min_length=1)
     shared: tuple[str, ...] = ()
-    resolutions: tuple[str, ...] = ()
 
     def own(self, split: str) -> tuple[str, ...]:
         """The wordings that belong to a split alone."""
         return self.test if split == "test" else self.train
+
+
+class Pole(_Strict):
+    """Wordings of one end of an axis by split; without `train` the axis is for test alone."""
+
+    train: tuple[str, ...] = ()
+    test: tuple[str, ...] = Field(min_length=1)
+
+    def own(self, split: str) -> tuple[str, ...]:
+        """The wordings of a split; empty where it has none."""
+        return self.test if split == "test" else self.train
+
+
+class Asking(Templates):
+    """Wordings of one sort of request that can't be planned, what is asked back, and instructions that would work."""
+
+    question: str = Field(pattern=r"\?$")
+    choices: tuple[str, ...] = Field(max_length=3)
+
+
+class Questions(_Strict):
+    """The content of ``questions.yaml``."""
+
+    axes: dict[str, tuple[Pole, Pole]]
+    kinds: dict[str, tuple[Asking, ...]]
+    fillers: dict[str, Templates]
+
+    @model_validator(mode="after")
+    def _kinds_as_drawn(self) -> Questions:
+        if set(self.kinds) != set(QUESTION_SHARES):
+            raise ValueError(f"the kinds are {', '.join(QUESTION_SHARES)}")
+        return self
 
 
 class Vague(_Strict):
@@ -300,11 +363,51 @@ class Vague(_Strict):
     value: int
 
 
-class Opposites(_Strict):
-    """Pairs of qualities that exclude each other, and two scenes that have them, by name; by split."""
+class VagueWords(_Strict):
+    """Wordings without a number by split."""
 
-    train: tuple[tuple[str, str, str, str], ...]
-    test: tuple[tuple[str, str, str, str], ...]
+    train: tuple[Vague, ...]
+    test: tuple[Vague, ...]
+
+
+class LookalikeRequest(Templates):
+    """Direct wishes on two sounds that look like a contradiction.
+
+    Attributes
+    ----------
+    steps
+        Pairs of what is done (`LOOKALIKE_CHANGES`) and ``noun`` or ``noun2``.
+    keep
+        Which of the two must stay.
+    """
+
+    steps: tuple[tuple[str, Literal["noun", "noun2"]], ...] = Field(min_length=1)
+    keep: tuple[Literal["noun", "noun2"], ...] = ()
+
+    @model_validator(mode="after")
+    def _known_changes(self) -> LookalikeRequest:
+        unknown = sorted({change for change, _ in self.steps} - set(LOOKALIKE_CHANGES))
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} is none of {', '.join(LOOKALIKE_CHANGES)}")
+        return self
+
+
+class Lookalikes(_Strict):
+    """Wishes that look like contradictions, chatter or questions, and are none."""
+
+    scene: Templates
+    direct: tuple[LookalikeRequest, ...]
+
+
+class Genres(_Strict):
+    """Kinds of films, shows and music with the scenes that they could open with, by split."""
+
+    train: dict[str, tuple[str, ...]]
+    test: dict[str, tuple[str, ...]]
+
+    def own(self, split: str) -> dict[str, tuple[str, ...]]:
+        """The genres of a split; valid has none of its own scenes among them, so it draws none."""
+        return {"train": self.train, "test": self.test}.get(split, {})
 
 
 class Wordings(_Strict):
@@ -312,23 +415,23 @@ class Wordings(_Strict):
 
     scene: dict[str, Templates]
     constraint: dict[str, Templates]
+    leading: tuple[str, ...]
+    lookalike: Lookalikes
     direct: dict[str, Templates]
-    vague: dict[str, tuple[Vague, ...]]
+    vague: dict[str, VagueWords]
     timbre_words: dict[Timbre, tuple[str, ...]]
     where_words: dict[str, tuple[str, ...]]
     joiners: tuple[str, ...]
-    opposites: Opposites
-    contradiction: Templates
-    scene_clash: Templates
-    empty: Templates
-    off_topic: Templates
-    reversal: Templates
-    absent: Templates
-    nothing_left: Templates
+    genres: Genres
+    uncountable: tuple[str, ...]
 
 
 class _Labels(_Strict):
     categories: dict[str, dict[str, LabelWords]]
+
+
+class _Moments(_Strict):
+    moments: tuple[Moment, ...]
 
 
 class _Settings(_Strict):
@@ -407,6 +510,8 @@ class SceneKnowledge:
         settings: Mapping[str, Setting],
         scenes: Sequence[Scene],
         wordings: Wordings,
+        questions: Questions,
+        moments: Sequence[Moment],
     ) -> None:
         self._words = {label: words for members in labels.values() for label, words in members.items()}
         self._category = {label: category for category, members in labels.items() for label in members}
@@ -415,13 +520,20 @@ class SceneKnowledge:
         self.groups = dict(groups)
         self.settings = dict(settings)
         self.wordings = wordings
+        self.questions = questions
+        self.moments = tuple(moments)
         self._scenes = {scene.name: scene for scene in scenes}
         self._bank_label: dict[str, str] = {}
         self._check_labels()
         self._check_selectors()
         self._check_scenes(scenes)
-        self._check_opposites()
-        self._verdicts = {scene.name: self._verdicts_of(scene) for scene in scenes}
+        self._check_moments()
+        self._check_genres()
+        self._verdicts = {
+            scene.name: self._verdicts_of(scene.belongs, scene, self.settings[scene.setting]) for scene in scenes
+        }
+        self._moved: dict[str, Scene] = {}
+        self._last_wordings: tuple[tuple[str, ...], frozenset[str]] = ((), frozenset())
         self._scenes_by_split = {
             split: tuple(s for s in scenes if split in ("all", s.effective_split)) for split in (*SPLITS, "all")
         }
@@ -435,9 +547,13 @@ class SceneKnowledge:
         settings = _validate(_Settings, _load_yaml(path), path, "settings")
         path = folder / "wordings.yaml"
         wordings = _validate(Wordings, _load_yaml(path), path, "wordings")
+        path = folder / "questions.yaml"
+        questions = _validate(Questions, _load_yaml(path), path, "questions")
+        path = folder / "moments.yaml"
+        moments = _validate(_Moments, {"moments": _load_yaml(path)}, path, "moments").moments
         scenes: list[Scene] = []
         for path in sorted(folder.glob("*.yaml")):
-            if path.stem in ("labels", "settings", "wordings"):
+            if path.stem in ("labels", "settings", "wordings", "questions", "moments"):
                 continue
             entries = _load_yaml(path)
             if not isinstance(entries, list):
@@ -445,7 +561,7 @@ class SceneKnowledge:
             for index, entry in enumerate(entries):
                 name = entry.get("name", index) if isinstance(entry, dict) else index
                 scenes.append(_validate(Scene, entry, path, f"scene {name!r}"))
-        return cls(labels, settings.groups, settings.settings, scenes, wordings)
+        return cls(labels, settings.groups, settings.settings, scenes, wordings, questions, moments)
 
     # checks
 
@@ -498,36 +614,55 @@ class SceneKnowledge:
             for phrase in scene.phrases:
                 if phrases.setdefault(phrase.lower(), scene.name) != scene.name:
                     raise _fail(f"{where}: phrase {phrase!r} is also in {phrases[phrase.lower()]!r}", "Reword one.")
-            seen: set[str] = set()
-            for entry in scene.belongs:
-                like = entry.like or self._bank_label.get(entry.label, "")
-                if like not in self._words:
-                    raise _fail(
-                        f"{where}: {entry.label!r} is like {like or 'nothing'!r}, which is no bank label",
-                        "Say which bank label it sounds like: 'WORDING = BANK LABEL'.",
-                    )
-                if self._bank_label.setdefault(entry.label, like) != like:
-                    raise _fail(
-                        f"{where}: {entry.label!r} is like {like!r} here but "
-                        f"{self._bank_label[entry.label]!r} elsewhere",
-                        "A wording stands for one bank label; reword one of them.",
-                    )
-                if like in seen:
-                    raise _fail(f"{where}: {like!r} belongs twice", "Name each bank label once in a scene.")
-                seen.add(like)
+            self._check_belongs(where, scene.belongs)
+
+    def _check_belongs(self, where: str, belongs: Sequence[Belonging]) -> None:
+        seen: set[str] = set()
+        for entry in belongs:
+            like = entry.like or self._bank_label.get(entry.label, "")
+            if like not in self._words:
+                raise _fail(
+                    f"{where}: {entry.label!r} is like {like or 'nothing'!r}, which is no bank label",
+                    "Say which bank label it sounds like: 'WORDING = BANK LABEL'.",
+                )
+            if self._bank_label.setdefault(entry.label, like) != like:
+                raise _fail(
+                    f"{where}: {entry.label!r} is like {like!r} here but {self._bank_label[entry.label]!r} elsewhere",
+                    "A wording stands for one bank label; reword one of them.",
+                )
+            if like in seen:
+                raise _fail(f"{where}: {like!r} belongs twice", "Name each bank label once in a scene.")
+            seen.add(like)
+
+    def _check_moments(self) -> None:
+        names: set[str] = set()
+        for moment in self.moments:
+            where = f"moments.yaml: {moment.name!r}"
+            if moment.name in names:
+                raise _fail(f"{where} is there twice", "Rename one.")
+            names.add(moment.name)
+            unknown = sorted(set(moment.settings) - set(self.settings))
+            if unknown:
+                raise _fail(f"{where}: setting {unknown[0]!r} is unknown", f"One of {', '.join(self.settings)}.")
+            self._check_verdicts(moment, where)
+            self._check_belongs(where, moment.belongs)
+
+    def _check_genres(self) -> None:
+        for split in ("train", "test"):
+            for genre, names in self.wordings.genres.own(split).items():
+                for name in names:
+                    if name not in self._scenes or self._scenes[name].effective_split != split:
+                        raise _fail(
+                            f"wordings.yaml: genre {genre!r} names {name!r}, no scene of the split {split}",
+                            "Name a scene that is there, in the split of the genre.",
+                        )
 
     # verdicts
 
-    def _check_opposites(self) -> None:
-        for *_, first, second in (*self.wordings.opposites.train, *self.wordings.opposites.test):
-            for name in (first, second):
-                if name not in self._scenes:
-                    raise _fail(f"wordings.yaml: opposites name {name!r}, no scene", "Name a scene that is there.")
-
-    def _verdicts_of(self, scene: Scene) -> dict[str, Verdict]:
+    def _verdicts_of(self, belongs: Iterable[Belonging], *scopes: _Verdicts) -> dict[str, Verdict]:
+        """Verdicts on all labels; of `scopes` the first speaks last."""
         verdicts: dict[str, Verdict] = {}
-        scopes: tuple[_Verdicts, ...] = (scene, self.settings[scene.setting])
-        # From the weakest word to the strongest, each overwriting: category, @group, label; setting, scene.
+        # From the weakest word to the strongest, each overwriting: category, @group, label; setting, scene, moment.
         for scope in reversed(scopes):
             lists = (
                 (Verdict.CLASHES, scope.clashes),
@@ -539,7 +674,7 @@ class SceneKnowledge:
                     for selector in selectors:
                         if self._rank(selector) == rank:
                             verdicts.update(dict.fromkeys(self.select(selector), verdict))
-        verdicts.update({self.like(entry): Verdict.BELONGS for entry in scene.belongs})
+        verdicts.update({self.like(entry): Verdict.BELONGS for entry in belongs})
         return verdicts
 
     def _rank(self, selector: str) -> str:
@@ -570,12 +705,61 @@ class SceneKnowledge:
         return self._scenes_by_split[split]
 
     def scene(self, name: str) -> Scene:
-        """The scene of that name."""
-        return self._scenes[name]
+        """The scene of that name; ``SCENE, MOMENT`` is the scene moved there."""
+        if name in self._scenes:
+            return self._scenes[name]
+        scene, _, at = name.rpartition(", ")
+        return self.moved(self._scenes[scene], next(moment for moment in self.moments if moment.name == at))
+
+    def moments_for(self, scene: Scene, split: str) -> tuple[Moment, ...]:
+        """The moments of a split that a scene can be moved to: right setting, nothing said twice or against it."""
+        own = "test" if split == "test" else "train"
+        words = set(re.findall(r"[a-z0-9'-]+", " ".join((scene.name, *scene.phrases)).lower()))
+        return tuple(
+            moment
+            for moment in self.moments
+            if moment.split == own
+            and scene.setting in moment.settings
+            and not any(set(unlike.split()) <= words for unlike in moment.unlike)
+        )
+
+    def moved(self, scene: Scene, moment: Moment) -> Scene:
+        """The scene at another moment: both lists of sounds in turn, less what clashes with the moment."""
+        name = f"{scene.name}, {moment.name}"
+        if name not in self._moved:
+            out = {label for selector in moment.clashes for label in self.select(selector)}
+            new = {self.like(entry) for entry in moment.belongs}
+            own = [entry for entry in scene.belongs if self.like(entry) not in out | new]
+            pairs = zip_longest(own, moment.belongs)
+            belongs = tuple(entry for pair in pairs for entry in pair if entry is not None)
+            phrases = tuple(f"{phrase} {when}" for phrase in scene.phrases for when in moment.phrases)
+            update = {"name": name, "belongs": belongs, "phrases": phrases}
+            self._verdicts[name] = self._verdicts_of(belongs, moment, scene, self.settings[scene.setting])
+            self._moved[name] = scene.model_copy(update=update)
+        return self._moved[name]
+
+    @cached_property
+    def genres_of(self) -> dict[str, tuple[str, ...]]:
+        """Scene → the genres that it could open."""
+        found: dict[str, list[str]] = {}
+        for split in ("train", "test"):
+            for genre, names in self.wordings.genres.own(split).items():
+                for name in names:
+                    found.setdefault(name, []).append(genre)
+        return {name: tuple(genres) for name, genres in found.items()}
 
     def bank_label(self, wording: str) -> str | None:
         """The bank label that a label, paraphrase or scene wording stands for; None where unknown."""
         return self._bank_label.get(wording.lower())
+
+    def bank_labels(self, wordings: Iterable[str]) -> frozenset[str]:
+        """The bank labels of many wordings; an unknown one stands for itself, in lower case."""
+        given = tuple(wordings)
+        # The same list of sounds to add comes with every plan.
+        if self._last_wordings[0] != given:
+            labels = frozenset(self.bank_label(wording) or wording.lower() for wording in given)
+            self._last_wordings = (given, labels)
+        return self._last_wordings[1]
 
     def like(self, entry: Belonging) -> str:
         """The bank label of a sound that belongs to a scene."""
@@ -672,6 +856,11 @@ class Design:
         What the instruction forbids; the steps honour it.
     style
         The style of wording, or the sort of question.
+    traits
+        What else is special: ``misspelt``, ``elsewhere`` (moved to another time or place), ``lookalike`` (looks like
+        a contradiction and is none).
+    literal
+        Those of a mixed request's steps that it asks for word by word.
     """
 
     instruction: str
@@ -682,6 +871,8 @@ class Design:
     choices: tuple[str, ...] = ()
     constraints: tuple[Constraint, ...] = field(default=())
     style: str = ""
+    traits: tuple[str, ...] = ()
+    literal: tuple[Step, ...] = ()
 
 
 def violations(
@@ -708,7 +899,7 @@ def plan_problems(
         return knowledge.bank_label(label) or label.lower()
 
     there = {key(sound.label) for sound in present}
-    available = {key(label) for label in addable}
+    available = knowledge.bank_labels(addable)
     found: list[str] = []
     if not 1 <= len(steps) <= MAX_STEPS:
         found.append(f"a plan has 1 to {MAX_STEPS} steps, not {len(steps)}")
@@ -843,7 +1034,7 @@ def _add_step(
 
 
 def _add_candidates(
-    rng: np.random.Generator, scene: Scene, taken: set[str], addable: set[str], knowledge: SceneKnowledge
+    rng: np.random.Generator, scene: Scene, taken: set[str], addable: frozenset[str], knowledge: SceneKnowledge
 ) -> list[Belonging]:
     """What could be added, the likeliest first: key sounds tend to come before details."""
     entries = []
@@ -959,7 +1150,7 @@ def scene_plan(
     candidates: list[Belonging] = []
     if ConstraintKind.NO_ADD not in kinds:
         taken = {sound.key for sound in sounds} | held | excluded
-        available = {knowledge.bank_label(label) or label for label in addable}
+        available = knowledge.bank_labels(addable)
         candidates = _add_candidates(rng, scene, taken, available, knowledge)
     length = min(max_steps, _draw(rng, PLAN_LENGTH_SHARES))
     add_count = _draw(rng, ADD_COUNT_SHARES)
@@ -1039,7 +1230,8 @@ def _ordered(rng: np.random.Generator, must: list[Step], changes: list[Step], ad
 
 
 def _template(rng: np.random.Generator, templates: Templates, split: str) -> str:
-    if templates.shared and _chance(rng, SHARED_WORDING_SHARE):
+    # The published forms stand in every training set; a test of new wordings leaves them out.
+    if templates.shared and split != "test" and _chance(rng, SHARED_WORDING_SHARE):
         return _pick(rng, templates.shared)
     return _pick(rng, templates.own(split))
 
@@ -1052,44 +1244,90 @@ def _is_activity(phrase: str) -> bool:
     return bool(re.search(r"\b\w+ing\b", phrase)) and not phrase.startswith(("a ", "an ", "the "))
 
 
-def _scene_words(rng: np.random.Generator, scene: Scene, knowledge: SceneKnowledge, split: str) -> tuple[str, str]:
-    """An instruction for a scene and the name of its style."""
-    style = _draw(rng, STYLE_SHARES)
-    if len(scene.moods) < 2 and "mood" in style:
-        style = "plain"
-    text = _template(rng, knowledge.wordings.scene[style], split)
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _scene_words(
+    rng: np.random.Generator, scene: Scene, style: str, genre: str, knowledge: SceneKnowledge, split: str
+) -> str:
+    """An instruction for a scene in a style."""
+    wordings = knowledge.wordings
+    templates = wordings.lookalike.scene if style == "lookalike" else wordings.scene[style]
+    text = _template(rng, templates, split)
     # "someone doing the dishes" can't be stood in; "the kitchen" can.
     places = [phrase for phrase in scene.phrases if not ("in {scene}" in text and _is_activity(phrase))]
     phrase = _pick(rng, places or scene.phrases)
     moods = _shuffled(rng, scene.moods) if len(scene.moods) > 1 else ["", ""]
-    return text.format(scene=phrase, bare=_bare(phrase), mood=moods[0], mood2=moods[1]), style
+    return text.format(
+        scene=phrase,
+        bare=_bare(phrase),
+        mood=moods[0],
+        mood2=moods[1],
+        far=_far_mood(rng, scene, knowledge, split) if "{far}" in text else "",
+        genre=genre,
+        a_genre=genre if genre in wordings.uncountable or not genre else _with_article(genre),
+    )
+
+
+def _far_mood(rng: np.random.Generator, scene: Scene, knowledge: SceneKnowledge, split: str) -> str:
+    """A quality that other kinds of scene have and this one does not."""
+    others = [s for s in knowledge.scenes(split) if s.setting != scene.setting and len(s.moods) > 1]
+    moods = sorted({mood for other in others for mood in other.moods} - set(scene.moods))
+    return _pick(rng, moods)
+
+
+NEIGHBOUR_KEYS = {
+    letter: row[max(0, at - 1) : at] + row[at + 1 : at + 2]
+    for row in ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+    for at, letter in enumerate(row)
+}
+SOUND_SPELLINGS = (("ph", "f"), ("ie", "ei"), ("ei", "ie"), ("ck", "k"), ("ce", "se"), ("ee", "ea"), ("ou", "uo"))
+"""How people write what they hear."""
+
+
+def _misspelt_word(rng: np.random.Generator, word: str) -> str:
+    """One slip: letters swapped, doubled, lost or hit beside the key, or spelt as they sound."""
+    at = _between(rng, 1, len(word) - 2)
+    slip = _between(rng, 0, 4)
+    if slip == 4:
+        spellings = [(heard, written) for heard, written in SOUND_SPELLINGS if heard in word[1:]]
+        if spellings:
+            heard, written = _pick(rng, spellings)
+            return word[0] + word[1:].replace(heard, written, 1)
+    if slip == 3 and word[at].lower() in NEIGHBOUR_KEYS:
+        return word[:at] + _pick(rng, NEIGHBOUR_KEYS[word[at].lower()]) + word[at + 1 :]
+    if slip == 0:
+        return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    return word[:at] + word[at] * (2 if slip == 1 else 0) + word[at + 1 :]
 
 
 def _misspelt(rng: np.random.Generator, text: str) -> str:
-    """One or two slips of the finger in words of five letters and more: a swap, a loss or a doubling."""
+    """One to three slips in words of four letters and more, now and then a lost blank or apostrophe."""
     words = text.split(" ")
-    long = [i for i, word in enumerate(words) if len(word) > 4 and word.isalpha()]
-    for i in _shuffled(rng, long)[: _between(rng, 1, 2)]:
-        word = words[i]
-        at = _between(rng, 1, len(word) - 2)
-        slip = _between(rng, 0, 2)
-        if slip == 0:
-            word = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-        else:
-            word = word[:at] + word[at] * (2 if slip == 1 else 0) + word[at + 1 :]
-        words[i] = word
-    return " ".join(words)
+    long = [i for i, word in enumerate(words) if len(word) > 3 and word.isalpha()]
+    for i in _shuffled(rng, long)[: _between(rng, 1, 3)]:
+        words[i] = _misspelt_word(rng, words[i])
+    if len(words) > 3 and _chance(rng, 0.15):
+        at = _between(rng, 0, len(words) - 2)
+        if words[at].isalpha() and words[at + 1].isalpha():
+            words[at : at + 2] = [words[at] + words[at + 1]]
+    written = " ".join(words)
+    return written.replace("'", "") if _chance(rng, 0.4) else written
 
 
-def _finished(rng: np.random.Generator, text: str) -> str:
+def _finished(rng: np.random.Generator, made: Design) -> Design:
     """How people close a sentence: with or without a capital, a full stop, a typing error."""
+    text, traits = made.instruction, made.traits
     if _chance(rng, MISSPELT_SHARE):
-        text = _misspelt(rng, text)
+        slipped = _misspelt(rng, text)
+        if slipped != text:
+            text, traits = slipped, (*traits, "misspelt")
     if _chance(rng, 0.5):
         text = text[:1].upper() + text[1:]
     if text[-1:].isalnum() and _chance(rng, 0.22):
         text += "."
-    return text
+    return replace(made, instruction=text, traits=traits)
 
 
 def _mention(rng: np.random.Generator, sound: _Sound, sounds: Sequence[_Sound], knowledge: SceneKnowledge) -> str:
@@ -1127,8 +1365,10 @@ def _request_on(
         noun = f"{noun} {'in' if place == 'front' else 'on'} the {place}"
     at = here if says_where or _chance(rng, NAMED_DIRECTION_SHARE) else None
     slots: dict[str, Any] = {"noun": noun}
-    vague = wordings.vague.get(operation, ())
-    chosen = _pick(rng, vague) if vague and _chance(rng, VAGUE_SHARE) else None
+    vague = wordings.vague.get(operation)
+    chosen = None
+    if vague is not None and _chance(rng, VAGUE_SHARE):
+        chosen = _pick(rng, vague.test if split == "test" else vague.train)
     template = chosen.words if chosen else _template(rng, wordings.direct[operation], split)
     match operation:
         case "louder" | "quieter":
@@ -1268,6 +1508,31 @@ def _constraint(
     return text, Constraint(kind, labels, side)
 
 
+def _constrained(
+    rng: np.random.Generator,
+    text: str,
+    scene: Scene | None,
+    sounds: Sequence[_Sound],
+    busy: set[str],
+    knowledge: SceneKnowledge,
+    split: str,
+) -> tuple[str, tuple[Constraint, ...]]:
+    """The wish with one or two clauses that bind its plan, or as it is where chance finds none that applies."""
+    first = _constraint(rng, scene, sounds, busy, knowledge, split)
+    if first is None:
+        return text, ()
+    clause, constraint = first
+    if not clause.startswith(("but ", "with ", "without ", "by ")) and _chance(rng, LEADING_SHARE):
+        text = clause + _pick(rng, knowledge.wordings.leading) + text
+    else:
+        text = _with_clause(rng, text, clause)
+    if _chance(rng, SECOND_CONSTRAINT_SHARE):
+        second = _constraint(rng, scene, sounds, busy | set(constraint.labels), knowledge, split)
+        if second is not None and second[1].kind is not constraint.kind:
+            return _with_clause(rng, text, second[0]), (constraint, second[1])
+    return text, (constraint,)
+
+
 def _excluded(
     rng: np.random.Generator, scene: Scene, sounds: Sequence[_Sound], knowledge: SceneKnowledge
 ) -> tuple[str, tuple[str, ...]] | None:
@@ -1308,69 +1573,78 @@ def _question(
     addable: Sequence[str],
     knowledge: SceneKnowledge,
     split: str,
-) -> Design:
-    """A request that can't be planned, with what to ask back and instructions that would work."""
-    wordings = knowledge.wordings
+) -> Design | None:
+    """A request that can't be planned, with what to ask back and instructions that would work.
+
+    None where chance picks one that needs more sounds than there are.
+    """
     kind = _draw(rng, QUESTION_SHARES)
-    present = [sound.key for sound in sounds]
+    entries = knowledge.questions.kinds[kind]
+    # The more wordings an entry has, the oftener it is drawn, so that every wording is about as frequent.
+    entry = entries[_weighted(rng, [len(entry.own(split)) for entry in entries])]
+    template = _template(rng, entry, split)
+    likely = _likely_scenes(rng, sounds, knowledge, split)
+    slots = _question_slots(rng, (template, entry.question, *entry.choices), sounds, addable, likely, knowledge, split)
+    if slots is None:
+        return None
+    choices = [choice.format(**slots) for choice in entry.choices]
+    wanted = max(2, len(choices)) if entry.choices else _between(rng, 2, 3)
+    if len(choices) == 2 and _chance(rng, 0.3):
+        wanted = 3
+    as_scene = [f"make this sound like {_pick(rng, scene.phrases)}" for scene in likely[2:]]
+    choices = list(dict.fromkeys([*choices, *as_scene]))[:wanted]
+    text = template.format(**slots)
+    return Design(text, "", (), "question", entry.question.format(**slots), tuple(choices), style=kind)
+
+
+def _weighted(rng: np.random.Generator, weights: Sequence[int]) -> int:
+    total = np.array(weights, dtype=float)
+    return int(rng.choice(len(weights), p=total / total.sum()))
+
+
+def _likely_scenes(
+    rng: np.random.Generator, sounds: Sequence[_Sound], knowledge: SceneKnowledge, split: str
+) -> list[Scene]:
     scenes = knowledge.scenes(split)
-    weights = knowledge.scene_weights(present, split)
-    likely = [scenes[i] for i in rng.choice(len(scenes), size=3, replace=False, p=weights)]
-    as_scene = [f"make this sound like {_pick(rng, scene.phrases)}" for scene in likely]
-    absent = [label for label in knowledge.labels if not _is_there(label, sounds, knowledge)]
-    if not sounds and kind in ("reversal", "nothing left"):
-        kind = "empty"
-    match kind:
-        case "opposites":
-            pairs = wordings.opposites.test if split == "test" else wordings.opposites.train
-            a, b, a_scene, b_scene = _pick(rng, pairs)
-            if _chance(rng, 0.5):
-                a, b, a_scene, b_scene = b, a, b_scene, a_scene
-            text = _template(rng, wordings.contradiction, split).format(a=a, b=b)
-            question = f"It can't be {a} and {b} at once. Which of the two do you want?"
-            resolution = _pick(rng, wordings.contradiction.resolutions)
-            poles = ((a, knowledge.scene(a_scene)), (b, knowledge.scene(b_scene)))
-            choices = [resolution.format(pole=pole, scene=_pick(rng, scene.phrases)) for pole, scene in poles]
-            choices += as_scene[: _between(rng, 0, 1)]
-        case "scene clash":
-            first, second = _pick(rng, likely[0].phrases), _pick(rng, likely[1].phrases)
-            text = _template(rng, wordings.scene_clash, split).format(scene=first, bare=_bare(first), scene2=second)
-            question = "That contradicts itself. Which place should the recording sound like?"
-            choices = [f"make this sound like {first}", f"make this sound like {second}"]
-        case "empty":
-            text = _pick(rng, wordings.empty.own(split))
-            question = "What should the recording become?"
-            choices = as_scene[: _between(rng, 2, 3)]
-        case "off topic":
-            text = _pick(rng, wordings.off_topic.own(split))
-            question = "That is not an edit that I can plan. What should change in the recording?"
-            choices = as_scene[: _between(rng, 2, 3)]
-        case "reversal":
-            sound = _pick(rng, sounds)
-            noun = _mention(rng, sound, sounds, knowledge)
-            text = _template(rng, wordings.reversal, split).format(noun=noun)
-            question = f"Those wishes for the {noun} exclude each other. Which one counts?"
-            pair = [f"turn the {noun} up 3 dB", f"turn the {noun} down 3 dB"]
-            if "left" in text:
-                pair = [f"move the {noun} to the left", f"move the {noun} to the right"]
-            elif "turn the" not in text or "delete" in text:
-                pair = [f"remove the {noun}", f"turn the {noun} up 3 dB"]
-            choices = pair
-        case "absent":
-            bank = _pick(rng, absent)
-            noun = knowledge.noun(bank)
-            text = _template(rng, wordings.absent, split).format(noun=noun)
-            question = f"I can't hear the {noun} in this recording. What should change?"
-            choices = [f"add {_pick(rng, knowledge.names(bank))} on the left"] if bank in addable else []
-            choices += [f"turn the {knowledge.noun(key)} down 3 dB" for key in _shuffled(rng, present)[:2]]
-            choices = [*choices, *as_scene[: max(0, 2 - len(choices))]]
-        case _:
-            text = _pick(rng, wordings.nothing_left.own(split))
-            question = "At least one sound has to stay. Which one?"
-            nouns = [_mention(rng, sound, sounds, knowledge) for sound in _shuffled(rng, sounds)[:3]]
-            choices = [f"keep only the {noun}" for noun in nouns]
-            choices = [*choices, *as_scene[: max(0, 2 - len(choices))]]
-    return Design(_finished(rng, text), "", (), "question", question, tuple(choices), style=kind)
+    weights = knowledge.scene_weights([sound.key for sound in sounds], split)
+    return [scenes[i] for i in rng.choice(len(scenes), size=5, replace=False, p=weights)]
+
+
+def _question_slots(
+    rng: np.random.Generator,
+    texts: Sequence[str],
+    sounds: Sequence[_Sound],
+    addable: Sequence[str],
+    likely: Sequence[Scene],
+    knowledge: SceneKnowledge,
+    split: str,
+) -> dict[str, str] | None:
+    """What stands in the slots of a request, its question and its choices; None where there are too few sounds."""
+    names = {name for text in texts for name in re.findall(r"\{(\w+)\}", text)}
+    slots: dict[str, str] = {}
+    if len(sounds) < ("noun" in names) + ("noun2" in names):
+        return None
+    for name, sound in zip(("noun", "noun2"), _shuffled(rng, sounds), strict=False):
+        slots[name] = _mention(rng, sound, sounds, knowledge)
+    if names & {"absent", "sound"}:
+        absent = [label for label in knowledge.labels if not _is_there(label, sounds, knowledge)]
+        there = set(addable)
+        bank = _pick(rng, [label for label in absent if label in there] or absent)
+        slots["absent"], slots["sound"] = knowledge.noun(bank), _pick(rng, knowledge.names(bank))
+    for name, scene in (("scene", likely[0]), ("scene2", likely[1])):
+        phrase = _pick(rng, scene.phrases)
+        slots[name], slots[name.replace("scene", "bare")] = phrase, _bare(phrase)
+    if names & {"a", "b"}:
+        axes = [poles for poles in knowledge.questions.axes.values() if all(pole.own(split) for pole in poles)]
+        first, second = _shuffled(rng, _pick(rng, axes))
+        slots["a"], slots["b"] = _pick(rng, first.own(split)), _pick(rng, second.own(split))
+        slots["a2"] = _pick(rng, [word for word in first.own(split) if word != slots["a"]] or first.own(split))
+    slots["db"], slots["db2"], slots["n"] = str(_amount(rng)), str(_amount(rng)), str(_between(rng, 2, 30))
+    letters = "qwertyuiop" if split == "test" else "asdfghjkl"
+    slots["mash"] = "".join(_pick(rng, letters) for _ in range(_between(rng, 3, 8)))
+    for name in sorted(names - set(slots)):
+        slots[name] = _pick(rng, knowledge.questions.fillers[name].own(split))
+    return slots
 
 
 def _is_there(label: str, sounds: Sequence[_Sound], knowledge: SceneKnowledge) -> bool:
@@ -1427,7 +1701,7 @@ def design(
     while True:
         match _draw(rng, KIND_SHARES):
             case "question":
-                return _question(rng, sounds, addable, knowledge, split)
+                made = _question(rng, sounds, addable, knowledge, split)
             case "direct":
                 made = _design_direct(rng, sounds, present, addable, knowledge, split)
             case "mixed":
@@ -1435,8 +1709,10 @@ def design(
             case _:
                 made = _design_scene(rng, sounds, present, addable, knowledge, split, direct_count=0)
         # Rarely a constraint leaves nothing to do or can't be met; then chance is asked again.
-        if made is not None and made.steps and not violations(made.steps, present, made.constraints, knowledge):
-            return made
+        if made is not None and (
+            made.kind == "question" or (made.steps and not violations(made.steps, present, made.constraints, knowledge))
+        ):
+            return _finished(rng, made)
 
 
 def _design_direct(
@@ -1447,18 +1723,53 @@ def _design_direct(
     knowledge: SceneKnowledge,
     split: str,
 ) -> Design | None:
+    if len(sounds) > 1 and _chance(rng, LOOKALIKE_DIRECT_SHARE):
+        return _lookalike_request(rng, sounds, knowledge, split)
     count = _draw(rng, DIRECT_COUNT_SHARES)
     requests = _direct_requests(rng, sounds, addable, knowledge, split, count, may_extract=True)
     text = _joined(rng, [text for text, _ in requests], knowledge)
     steps = tuple(step for _, step in requests)
-    constraints: list[Constraint] = []
+    constraints: tuple[Constraint, ...] = ()
     if _chance(rng, CONSTRAINT_SHARE):
         busy = {knowledge.bank_label(step.target) or step.target for step in steps}
-        made = _constraint(rng, None, sounds, busy, knowledge, split)
-        if made is not None:
-            text = _with_clause(rng, text, made[0])
-            constraints.append(made[1])
-    return Design(_finished(rng, text), "", steps, "direct", constraints=tuple(constraints), style="direct")
+        text, constraints = _constrained(rng, text, None, sounds, busy, knowledge, split)
+    return Design(text, "", steps, "direct", constraints=constraints, style="direct")
+
+
+def _lookalike_request(
+    rng: np.random.Generator, sounds: Sequence[_Sound], knowledge: SceneKnowledge, split: str
+) -> Design:
+    """A wish on two sounds that looks like a contradiction, and the steps that it asks for."""
+    request = _pick(rng, knowledge.wordings.lookalike.direct)
+    template = _template(rng, request, split)
+    named = dict(zip(("noun", "noun2"), _shuffled(rng, sounds), strict=False))
+    slots = {name: _mention(rng, sound, sounds, knowledge) for name, sound in named.items()}
+    amounts = {"noun": _amount(rng), "noun2": _amount(rng)}
+    slots |= {"db": str(amounts["noun"]), "db2": str(amounts["noun2"])}
+    steps = []
+    for change, name in request.steps:
+        says_db = ("{db}" if name == "noun" else "{db2}") in template
+        steps.append(_lookalike_step(rng, change, named[name], amounts[name] if says_db else LOOKALIKE_DB))
+    kept = tuple(Constraint(ConstraintKind.KEEP, (named[name].key,)) for name in request.keep)
+    text = template.format(**slots)
+    return Design(text, "", tuple(steps), "direct", constraints=kept, style="direct", traits=("lookalike",))
+
+
+def _lookalike_step(rng: np.random.Generator, change: str, sound: _Sound, db: int) -> Step:
+    at = _heard_at(rng, sound)
+    match change:
+        case "louder" | "quieter":
+            return Step(Operation.VOLUME, sound.name, at, gain_db=float(db if change == "louder" else -db))
+        case "left" | "right":
+            here = _named_azimuth(sound.azimuth_deg)
+            return Step(Operation.DIRECTION, sound.name, here, to_azimuth_deg=DIRECTIONS[change])
+        case "earlier" | "later":
+            seconds = LOOKALIKE_SECONDS if change == "later" else -LOOKALIKE_SECONDS
+            return Step(Operation.SHIFT, sound.name, at, shift_s=seconds)
+        case "bright" | "dark":
+            return Step(Operation.TIMBRE, sound.name, at, timbre=Timbre(change))
+        case _:
+            return Step(Operation.REMOVE, sound.name, at)
 
 
 def _design_scene(
@@ -1471,19 +1782,19 @@ def _design_scene(
     *,
     direct_count: int,
 ) -> Design | None:
-    scenes = knowledge.scenes(split)
-    weights = knowledge.scene_weights([sound.name for sound in sounds], split)
-    scene = scenes[int(rng.choice(len(scenes), p=weights))]
-    text, style = _scene_words(rng, scene, knowledge, split)
-    constraints: list[Constraint] = []
+    scene, style, genre = _scene_and_style(rng, sounds, knowledge, split)
+    traits: tuple[str, ...] = ("lookalike",) if style == "lookalike" else ()
+    if style not in ("mood only", "genre only", "lookalike") and _chance(rng, MOMENT_SHARE):
+        moments = knowledge.moments_for(scene, split)
+        if moments:
+            scene, traits = knowledge.moved(scene, _pick(rng, moments)), ("elsewhere",)
+    text = _scene_words(rng, scene, style, genre, knowledge, split)
+    constraints: tuple[Constraint, ...] = ()
     asked: list[tuple[str, Step]] = []
     if direct_count:
         asked = _direct_requests(rng, sounds, addable, knowledge, split, direct_count, may_extract=False)
     elif _chance(rng, CONSTRAINT_SHARE):
-        made = _constraint(rng, scene, sounds, set(), knowledge, split)
-        if made is not None:
-            text = _with_clause(rng, text, made[0])
-            constraints.append(made[1])
+        text, constraints = _constrained(rng, text, scene, sounds, set(), knowledge, split)
     literal = tuple(step for _, step in asked)
     reserved = {knowledge.bank_label(step.target) or step.target for step in literal}
     gone = {step.target for step in literal if step.operation is Operation.REMOVE}
@@ -1511,7 +1822,27 @@ def _design_scene(
         else:
             text, steps = wish + _pick(rng, (" and ", ", then ", ", ", ". ")) + text, literal + steps
     kind = "mixed" if literal else "scene"
-    return Design(_finished(rng, text), scene.name, steps, kind, constraints=tuple(constraints), style=style)
+    return Design(text, scene.name, steps, kind, constraints=constraints, style=style, traits=traits, literal=literal)
+
+
+def _scene_and_style(
+    rng: np.random.Generator, sounds: Sequence[_Sound], knowledge: SceneKnowledge, split: str
+) -> tuple[Scene, str, str]:
+    """A scene that suits what is there, a style that can word it, and a genre for the style that needs one."""
+    scenes = knowledge.scenes(split)
+    weights = knowledge.scene_weights([sound.name for sound in sounds], split)
+    style = _draw(rng, STYLE_SHARES)
+    if style == "genre only":
+        weights = weights * np.array([scene.name in knowledge.genres_of for scene in scenes])
+        if not weights.any():
+            style, weights = "plain", knowledge.scene_weights([sound.name for sound in sounds], split)
+    scene = scenes[int(rng.choice(len(scenes), p=weights / weights.sum()))]
+    genre = _pick(rng, knowledge.genres_of[scene.name]) if style == "genre only" else ""
+    if len(scene.moods) < 2 and "mood" in style:
+        style = "plain"
+    elif len(scene.moods) > 1 and style != "genre only" and _chance(rng, LOOKALIKE_SCENE_SHARE):
+        style = "lookalike"
+    return scene, style, genre
 
 
 def alternative_plans(
@@ -1522,7 +1853,10 @@ def alternative_plans(
     knowledge: SceneKnowledge,
     count: int,
 ) -> list[tuple[Step, ...]]:
-    """Further valid plans for the instruction of a ``scene`` design, all different; none for the other kinds.
+    """Further valid plans for an instruction, all different; none for direct requests and questions.
+
+    What a mixed request asks literally stands in every plan as it does in the first one.
+
 
     Parameters
     ----------
@@ -1533,16 +1867,32 @@ def alternative_plans(
     count
         How many are wanted; fewer come back where the scene leaves no choice.
     """
-    if made.kind != "scene":
+    if made.kind not in ("scene", "mixed"):
         return []
     scene = knowledge.scene(made.scene)
+    reserved = {knowledge.bank_label(step.target) or step.target for step in made.literal}
     plans: list[tuple[Step, ...]] = []
     known = {frozenset(made.steps)}
     for _ in range(8 * count):
         if len(plans) == count:
             break
-        plan = scene_plan(rng, scene, present, addable, knowledge, constraints=made.constraints)
-        valid = bool(plan) and not violations(plan, present, made.constraints, knowledge)
+        plan = scene_plan(
+            rng,
+            scene,
+            present,
+            addable,
+            knowledge,
+            constraints=made.constraints,
+            reserved=reserved,
+            max_steps=MAX_STEPS - len(made.literal),
+            max_adds=MAX_ADDS - sum(step.operation is Operation.ADD for step in made.literal),
+        )
+        if made.literal and any(step.operation is Operation.EXTRACT for step in plan):
+            continue
+        leads = made.literal == made.steps[: len(made.literal)]
+        plan = made.literal + plan if leads else plan + made.literal
+        valid = len(plan) > len(made.literal) and not violations(plan, present, made.constraints, knowledge)
+        valid = valid and not plan_problems(plan, present, addable, knowledge)
         if valid and frozenset(plan) not in known:
             known.add(frozenset(plan))
             plans.append(plan)

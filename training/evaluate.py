@@ -5,9 +5,7 @@
 One seeded command: scenes of two to four test clips, placed by the released rule and unvaried, one exact step each, and
 what our editor makes of it. Writes ``results.json`` (every case), ``tables.md`` and ``plots.png``; with
 ``--markdown-into FILE`` also the short table between ``<!-- figures -->`` and ``<!-- /figures -->`` of that file. Equal
-seeds give equal results but for the seconds, if the threads (``--threads``) are equal too. ``--workers N`` works on
-several cases at a time, ``--ray ADDRESS`` on a cluster. What is finished stands in ``cases.jsonl`` until the results
-are written: the same command goes on from there.
+seeds give equal results but for the seconds.
 
 What the rows are:
 
@@ -19,6 +17,11 @@ What the rows are:
 - **preserve**, **generate**: our editor's two modes.
 
 ``absent`` is no operation: a step names a sound that isn't there, and the right answer is the recording as it was.
+``plan`` is a whole plan of two to six steps (`training.whole_plans`).
+
+The paper's figures (`training.paper_style`) stand in a table and a plot (``paper.png``) of their own. Networks that
+some of them look through are given as local files: ``--panns``, ``--vggish``, ``--clap``, ``--stereocrw``, ``--yamnet``
+(`training.embedders`); columns of those that aren't given are left out.
 """
 
 from __future__ import annotations
@@ -32,10 +35,8 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,25 +50,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from smartdj_agent.audio import Audio
-from smartdj_agent.editor import MODES, Editor, StepOutcome, StepProgress, choose_device
+from smartdj_agent.editor import MODES, Chain, Editor, Layers, StepOutcome, StepProgress, choose_device
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.library import SoundLibrary
 from smartdj_agent.models.listener import Listener
 from smartdj_agent.models.presets import get_preset
 from smartdj_agent.models.weights import file_sha256, role_folder
 from smartdj_agent.render import ADDED_PEAK, amplitude, apply_to_stem, render_added
-from smartdj_agent.scatter import Work, pin_threads, scatter, versions
-from smartdj_agent.separation import FLOOR_DB, Mask, apply_mask
 from smartdj_agent.spatial import gcc_itd_ms, measure_azimuth
 from smartdj_agent.steps import Operation, Step, Timbre, format_step
 from training.clips import SAMPLE_RATE, SPLITS, ClipStore
-from training.dataset import catalogue_sha256
+from training.designer import default_knowledge
+from training.embedders import OurListener, load_judges
 from training.metrics import (
     LEVEL_FLOOR_DB,
     band_error_db,
     change_db,
     changed_outside,
     envelope_error_db,
+    itd_error,
     lsd,
     measured_shift_s,
     multi_resolution_distance,
@@ -76,9 +77,15 @@ from training.metrics import (
     wet_ratio_db,
 )
 from training.mixing import AZIMUTHS_DEG, NONE, make_scene
+from training.oracle import oracle_step
+from training.paper_style import PAPER_NOTES, Tally, describe_judges, draw_paper, paper_grid
+from training.whole_plans import PlanCase, make_plan_case, oracle_plan
 
 ABSENT = "absent"
-TASKS = (*(operation.value for operation in Operation), ABSENT)
+PLAN = "plan"
+STEP_TASKS = (*(operation.value for operation in Operation), ABSENT)
+"""Tasks of one step."""
+TASKS = (*STEP_TASKS, PLAN)
 DURATION_S = 10.0
 ROWS = ("copy", "dual mono", "oracle", "truth", *MODES)
 GAINS_DB = (3.0, 12.0)
@@ -161,12 +168,16 @@ TIMINGS = frozenset({"seconds", "real_time"})
 class StepEditor(Protocol):
     """What is evaluated: `smartdj_agent.editor.Editor`, or a fake of it in tests."""
 
-    def preserve(self, audio: Audio, step: Step, *, seed: int) -> Iterator[StepProgress | StepOutcome]:
-        """Carry out one step, keeping what is not asked about."""
+    def preserve(
+        self, audio: Audio, step: Step, *, seed: int, layers: Layers | None = None
+    ) -> Iterator[StepProgress | StepOutcome]:
+        """Carry out one step, keeping what is not asked about; `layers` are the last step's, within a plan."""
         ...
 
-    def generate(self, audio: Audio, step: Step, *, seed: int) -> Iterator[StepProgress | StepOutcome]:
-        """Carry out one step by regenerating everything."""
+    def generate(
+        self, audio: Audio, step: Step, *, seed: int, chain: Chain | None = None
+    ) -> Iterator[StepProgress | StepOutcome]:
+        """Carry out one step by regenerating everything; `chain` is the last step's, within a plan."""
         ...
 
 
@@ -289,7 +300,7 @@ def make_case(store: ClipStore, task: str, index: int, seed: int, *, duration_s:
     store
         Clips of the split that is evaluated.
     task
-        One of `TASKS`.
+        One of `STEP_TASKS`.
     index, seed
         Which case.
     duration_s
@@ -334,32 +345,6 @@ def make_case(store: ClipStore, task: str, index: int, seed: int, *, duration_s:
     return Case(task, index, own_seed, step, sounds, source, truth, stem, changed)
 
 
-@torch.inference_mode()
-def ideal_mask(stem: np.ndarray, rest: np.ndarray, listener: Listener) -> Mask:
-    """The share that a sound truly has in each ear, band and frame; only the listener's bands are used, no weights.
-
-    Parameters
-    ----------
-    stem, rest
-        The sound and everything else, shape (2, n), at 24 kHz.
-    """
-    device = listener.logit_scale.device
-    wave = torch.from_numpy(np.stack([stem, rest]).astype(np.float32)).to(device)
-    own, other = listener.band_power(listener.spectrum(wave)).cpu().numpy()
-    share = own / (own + other + 1e-10)
-    loudest = (own + other).sum(axis=(0, 1)).max()
-    active = own.sum(axis=(0, 1)) > loudest * 10 ** (FLOOR_DB / 10)
-    return Mask(share * active, active, 1.0)
-
-
-def oracle(case: Case, listener: Listener) -> np.ndarray:
-    """Carry the step out on the ideal mask's stem, by the arithmetic of `Editor.preserve`."""
-    stem = apply_mask(case.source, SAMPLE_RATE, ideal_mask(case.stem, case.rest, listener), listener)
-    if case.step.operation is Operation.EXTRACT:
-        return stem
-    return case.source + (apply_to_stem(stem, case.step, SAMPLE_RATE, seed=case.seed) - stem)
-
-
 def figures(
     case: Case, output: np.ndarray, *, copied_si_sdr_db: float, truth_itd_ms: float, ranker: Ranker | None = None
 ) -> dict[str, float]:
@@ -379,7 +364,7 @@ def figures(
     if case.task == ABSENT:
         return {"change_db": change_db(case.source, output)}
     step = case.step
-    result = {"gcc_error": 1000.0 * (truth_itd_ms - gcc_itd_ms(output, SAMPLE_RATE)) ** 2}
+    result = {"gcc_error": itd_error(truth_itd_ms, gcc_itd_ms(output, SAMPLE_RATE))}
     # What the output holds of the named sound, if everything else is as it should be.
     heard = output - case.rest
     if step.operation is Operation.ADD:
@@ -390,6 +375,7 @@ def figures(
         relative = min(own_peak, ADDED_PEAK) * amplitude(gain_db)
         result["relative_level_error_db"] = abs(20 * math.log10(peak / relative))
         result["azimuth_error_deg"] = abs(measure_azimuth(heard, SAMPLE_RATE) - (step.azimuth_deg or 0.0))
+        result["lsd"] = lsd(case.truth, output, SAMPLE_RATE)
         if ranker is not None:
             result["label_rank"] = float(ranker.rank(output, step.target))
         return result
@@ -415,50 +401,87 @@ def figures(
     return result
 
 
-def carry_out(editor: StepEditor, mode: str, audio: Audio, step: Step, seed: int) -> StepOutcome:
-    """Run one step to its end."""
-    run = editor.preserve if mode == "preserve" else editor.generate
+def carry_out(
+    editor: StepEditor, mode: str, audio: Audio, step: Step, seed: int, before: StepOutcome | None = None
+) -> StepOutcome:
+    """Run one step to its end; `before` is the outcome of the plan's step before."""
+    if mode == "preserve":
+        run = editor.preserve(audio, step, seed=seed, layers=before and before.layers)
+    else:
+        run = editor.generate(audio, step, seed=seed, chain=before and before.chain)
     outcome: StepProgress | StepOutcome | None = None
-    for item in run(audio, step, seed=seed):
+    for item in run:
         outcome = item
     assert isinstance(outcome, StepOutcome)  # the last item, by the editor's contract
     return outcome
 
 
+def carry_out_plan(editor: StepEditor, mode: str, audio: Audio, steps: Sequence[Step], seed: int) -> list[StepOutcome]:
+    """Run a plan to its end as `Agent.apply` does; returns all steps' outcomes."""
+    outcomes: list[StepOutcome] = []
+    for index, step in enumerate(steps):
+        before = outcomes[-1] if outcomes else None
+        outcomes.append(carry_out(editor, mode, audio, step, seed + index, before))
+        audio = replace(audio, samples=outcomes[-1].samples)
+    return outcomes
+
+
+def _not_found(outcome: StepOutcome) -> bool:
+    return any(code == "sound_not_found" for code, _, _ in outcome.warnings)
+
+
+def _dual_mono(truth: np.ndarray) -> np.ndarray:
+    return np.repeat(truth.mean(axis=0, keepdims=True), 2, axis=0)
+
+
 def run_case(
-    case: Case, editor: StepEditor, listener: Listener, modes: Sequence[str], ranker: Ranker | None
+    case: Case,
+    editor: StepEditor,
+    listener: Listener,
+    modes: Sequence[str],
+    ranker: Ranker | None,
+    tally: Tally | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield one record per row: the case, the row's name, its figures, how it was done."""
     adding, absent = case.task == Operation.ADD, case.task == ABSENT
+    text = format_step(case.step)
     common = {
         "task": case.task,
         "index": case.index,
         "seed": case.seed,
-        "step": format_step(case.step),
+        "step": text,
         "sounds": [{"label": label, "azimuth_deg": azimuth_deg} for label, azimuth_deg in case.sounds],
     }
+    impression = None if tally is None or absent else tally.hear(case.truth)
     known = {
         "copied_si_sdr_db": 0.0 if adding or absent else si_sdr_db(case.source, case.truth),
         "truth_itd_ms": 0.0 if absent else gcc_itd_ms(case.truth, SAMPLE_RATE),
     }
+
+    def measured(row: str, output: np.ndarray) -> dict[str, float]:
+        own = figures(case, output, ranker=ranker, **known)
+        if tally is None or impression is None:
+            return own
+        return tally.figures(case.task, row, case.truth, impression, output, text) | own
+
     outputs = {"copy": case.source}
     if not absent:
-        outputs["dual mono"] = np.repeat(case.truth.mean(axis=0, keepdims=True), 2, axis=0)
+        outputs["dual mono"] = _dual_mono(case.truth)
     if adding:
         outputs["truth"] = case.truth
     elif not absent:
-        outputs["oracle"] = oracle(case, listener)
+        outputs["oracle"] = oracle_step(case.source, case.step, case.stem, case.rest, listener, seed=case.seed)
     for row, output in outputs.items():
-        yield {**common, "row": row, "figures": figures(case, output, ranker=ranker, **known)}
+        yield {**common, "row": row, "figures": measured(row, output)}
     audio = Audio(case.source, SAMPLE_RATE)
     for mode in modes:
         started = time.perf_counter()
         outcome = carry_out(editor, mode, audio, case.step, case.seed)
         seconds = time.perf_counter() - started
-        result = figures(case, outcome.samples, ranker=ranker, **known)
+        result = measured(mode, outcome.samples)
         result["changed_outside"] = float(changed_outside(case.source, outcome.samples, outcome.spans))
         if not adding and mode == "preserve":
-            result["not_found"] = float(any(code == "sound_not_found" for code, _, _ in outcome.warnings))
+            result["not_found"] = float(_not_found(outcome))
         result["seconds"] = seconds
         result["real_time"] = audio.duration_s / seconds
         yield {
@@ -470,11 +493,74 @@ def run_case(
         }
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What every case needs.
+def run_plan(
+    case: PlanCase, editor: StepEditor, listener: Listener, modes: Sequence[str], tally: Tally | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield one record per row of a whole plan, as `run_case` does of a step."""
+    source, truth = case.example.source, case.example.final
+    common = {
+        "task": PLAN,
+        "index": case.index,
+        "seed": case.seed,
+        "instruction": case.example.instruction,
+        "step": case.text,
+        "sounds": [{"label": label, "azimuth_deg": azimuth_deg} for label, azimuth_deg in case.sounds],
+    }
+    impression = None if tally is None else tally.hear(truth)
+    copied_db = si_sdr_db(source, truth)
+    truth_itd_ms = gcc_itd_ms(truth, SAMPLE_RATE)
 
-    Attributes
+    def measured(row: str, output: np.ndarray) -> dict[str, float]:
+        own = {
+            "si_sdr_improvement_db": si_sdr_db(output, truth) - copied_db,
+            "lsd": lsd(truth, output, SAMPLE_RATE),
+            "gcc_error": itd_error(truth_itd_ms, gcc_itd_ms(output, SAMPLE_RATE)),
+            "stft_distance": multi_resolution_distance(truth, output),
+        }
+        if tally is None or impression is None:
+            return own
+        return tally.figures(PLAN, row, truth, impression, output, case.example.instruction) | own
+
+    outputs = {"copy": source, "dual mono": _dual_mono(truth), "oracle": oracle_plan(case, listener)}
+    for row, output in outputs.items():
+        yield {**common, "row": row, "figures": measured(row, output)}
+    audio = Audio(source, SAMPLE_RATE)
+    for mode in modes:
+        started = time.perf_counter()
+        outcomes = carry_out_plan(editor, mode, audio, case.example.steps, case.seed)
+        seconds = (time.perf_counter() - started) / len(outcomes)
+        output = outcomes[-1].samples
+        result = measured(mode, output)
+        spans = [span for outcome in outcomes for span in outcome.spans]
+        result["changed_outside"] = float(changed_outside(source, output, spans))
+        if mode == "preserve":
+            result["not_found"] = float(any(map(_not_found, outcomes)))
+        result["seconds"] = seconds
+        result["real_time"] = audio.duration_s / seconds
+        yield {
+            **common,
+            "row": mode,
+            "method": "; ".join(outcome.method for outcome in outcomes),
+            "confidence": min(outcome.confidence for outcome in outcomes),
+            "figures": result,
+        }
+
+
+def evaluate(
+    store: ClipStore,
+    editor: StepEditor,
+    listener: Listener,
+    *,
+    tasks: Sequence[str],
+    counts: dict[str, int],
+    seed: int,
+    duration_s: float = DURATION_S,
+    ranker: Ranker | None = None,
+    tally: Tally | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield the records of all cases, task by task.
+
+    Parameters
     ----------
     store
         Clips of the split that is evaluated.
@@ -482,22 +568,6 @@ class Bench:
         What is evaluated.
     listener
         Its bands make the oracle's mask.
-    ranker
-        Ranks labels after an ``add``; None leaves that figure out.
-    """
-
-    store: ClipStore
-    editor: StepEditor
-    listener: Listener
-    ranker: Ranker | None = None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which cases there are.
-
-    Attributes
-    ----------
     tasks
         Of `TASKS`.
     counts
@@ -506,107 +576,21 @@ class Choice:
         Of all cases.
     duration_s
         Length of the recordings, seconds.
+    ranker
+        Ranks labels after an ``add``; None leaves that figure out.
+    tally
+        Takes the paper's figures; None leaves them out.
     """
-
-    tasks: tuple[str, ...]
-    counts: dict[str, int]
-    seed: int
-    duration_s: float = DURATION_S
-
-    def cases(self) -> list[tuple[str, int]]:
-        """Task and index of every case, in the results' order."""
-        return [(task, index) for task in self.tasks for index in range(max(self.counts.values()))]
-
-
-def case_records(choice: Choice, bench: Bench, case: tuple[str, int]) -> list[dict[str, Any]]:
-    """Return the records of one case: a pure function of its arguments, but for the seconds."""
-    task, index = case
-    modes = [mode for mode, count in choice.counts.items() if index < count]
-    made = make_case(bench.store, task, index, choice.seed, duration_s=choice.duration_s)
-    return list(run_case(made, bench.editor, bench.listener, modes, bench.ranker))
-
-
-def evaluate(bench: Bench, choice: Choice) -> Iterator[dict[str, Any]]:
-    """Yield the records of all cases, task by task."""
-    for case in choice.cases():
-        yield from case_records(choice, bench, case)
-
-
-class Journal:
-    """The cases that are finished, one JSON line each, so that a run that was stopped goes on.
-
-    Parameters
-    ----------
-    path
-        The file. Cases of another evaluation than `about` says are forgotten.
-    about
-        What the cases are a function of.
-    """
-
-    def __init__(self, path: Path, about: dict[str, Any]) -> None:
-        self._path = path
-        self.records: dict[tuple[str, int], list[dict[str, Any]]] = {}
-        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
-        head = json.dumps(about, sort_keys=True)
-        if lines[0] == head.encode():
-            for line in lines[1:-1]:  # what follows the last line's end is half a line, or nothing
-                found = json.loads(line)
-                self.records[found["task"], found["index"]] = found["records"]
-            path.write_bytes(b"\n".join([*lines[:-1], b""]))
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(head + "\n", encoding="utf-8")
-
-    def add(self, case: tuple[str, int], records: list[dict[str, Any]]) -> None:
-        """Keep a finished case."""
-        self.records[case] = records
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"task": case[0], "index": case[1], "records": records}, ensure_ascii=True) + "\n")
-
-    def close(self) -> None:
-        """Forget all: the results are written."""
-        self._path.unlink(missing_ok=True)
-
-
-def carry_out_cases(
-    choice: Choice,
-    prepare: Callable[[], Bench],
-    journal: Journal,
-    *,
-    ray: str | None = None,
-    workers: int = 1,
-    threads: int | None = None,
-    gpus: float = 0.0,
-    told: Callable[[tuple[str, int]], None] = lambda case: None,
-) -> list[dict[str, Any]]:
-    """Carry out the cases that the journal doesn't have, and return the records of all, in order.
-
-    Parameters
-    ----------
-    prepare
-        Makes what every case needs; picklable where there are several workers.
-    ray, workers, threads, gpus
-        See `smartdj_agent.scatter.scatter`. One worker without Ray is this process itself; `threads` None then leaves
-        it as it is.
-    told
-        Called with each case that is finished.
-    """
-    missing = [case for case in choice.cases() if case not in journal.records]
-    if missing and workers == 1 and ray is None:
-        if threads is not None:
-            pin_threads(threads)
-        bench = prepare()
-        for case in missing:
-            journal.add(case, case_records(choice, bench, case))
-            told(case)
-    elif missing:
-        work = Work(prepare, partial(case_records, choice))
-        found = scatter(work, missing, ray=ray, workers=workers or None, threads=threads or 1, gpus=gpus)
-        with closing(found) as finishing:
-            for index, records in finishing:
-                journal.add(missing[index], records)
-                told(missing[index])
-    return [record for case in choice.cases() for record in journal.records[case]]
+    for task in tasks:
+        for index in range(max(counts.values())):
+            modes = [mode for mode, count in counts.items() if index < count]
+            if task == PLAN:
+                split = store.clips[0].split
+                plan_case = make_plan_case(store, default_knowledge(), split, index, seed, duration_s)
+                yield from run_plan(plan_case, editor, listener, modes, tally)
+                continue
+            case = make_case(store, task, index, seed, duration_s=duration_s)
+            yield from run_case(case, editor, listener, modes, ranker, tally)
 
 
 @dataclass(frozen=True)
@@ -666,10 +650,11 @@ def _grid(task: str, summaries: dict[tuple[str, str, str], Summary]) -> tuple[li
     return ["row", "cases", *(column.title for column in columns)], rows
 
 
-def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
+    """A table whose first `words` columns are words, set left; all others are numbers."""
     lines = [
         "| " + " | ".join(headings) + " |",
-        "| --- |" + " ---: |" * (len(headings) - 1),
+        "|" + " --- |" * words + " ---: |" * (len(headings) - words),
         *("| " + " | ".join(row) + " |" for row in rows),
     ]
     return "\n".join(lines)
@@ -693,6 +678,11 @@ def tables_markdown(results: dict[str, Any]) -> str:
     ]
     for task in _tasks_of(results):
         parts += [f"## {task}", _markdown_table(*_grid(task, summaries))]
+    headings, rows = paper_grid(results, _tasks_of(results), ROWS)
+    if rows:
+        parts += ["## Paper-style figures", _markdown_table(headings, rows, words=2)]
+        parts += [f"- {line}" for line in about.get("judges", {}).get("missing", [])]
+        parts.append(PAPER_NOTES.strip())
     parts += ["## What the rows and columns are", NOTES.strip()]
     return "\n\n".join(parts) + "\n"
 
@@ -717,7 +707,10 @@ NOTES = """
   label's rank is the listener's, after the edit, among all labels of the clips; it is our own listener that judges.
 - Changed outside the spans: the largest number of samples in a case that differ from the recording outside the
   stretches that the editor reports as touched. In `preserve` it has to be 0.
-- Not found: the share of cases in which `preserve` did not hear the named sound and left all as it was.
+- Not found: the share of cases in which `preserve` did not hear the named sound and left all as it was; of a plan, one
+  of the sounds.
+- **plan**: all steps of a plan one after the other; `generate` stays in latent space between them. What is added is
+  another clip than the truth's, which bounds SI-SDR and LSD.
 """
 
 
@@ -866,11 +859,14 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def write_all(folder: Path, results: dict[str, Any]) -> None:
-    """Write ``results.json``, ``tables.md`` and ``plots.png`` into a folder, made where it is missing."""
+    """Write ``results.json``, ``tables.md`` and the plots into a folder, made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     write_whole(folder / "tables.md", tables_markdown(results))
     draw_plots(folder / "plots.png", results)
+    tasks = _tasks_of(results)
+    if paper_grid(results, tasks, ROWS)[1]:
+        draw_paper(folder / "paper.png", results, [task for task in tasks if task != ABSENT], _COLOURS)
 
 
 def print_tables(results: dict[str, Any], console: Console) -> None:
@@ -884,6 +880,8 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
+    for line in results["about"].get("judges", {}).get("missing", []):
+        console.print(line)
 
 
 def machine() -> str:
@@ -922,40 +920,33 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, help="folder for the packed clips, as in training")
     parser.add_argument("--preset", default="small")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--workers", type=int, help="cases at a time; by default 1, or all cores of the cluster")
-    parser.add_argument("--threads", type=int, help="of each worker; by default 1, or all for a single worker")
-    parser.add_argument("--ray", metavar="ADDRESS", help="let a Ray cluster do it; local: a Ray of one's own")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--operations", nargs="+", choices=TASKS, default=list(TASKS))
+    weights = parser.add_argument_group("published weights that the paper's figures look through, as local files")
+    weights.add_argument("--panns", type=Path, metavar="FILE", help="Cnn14_16k_mAP=0.438.pth or Cnn14_mAP=0.431.pth")
+    weights.add_argument("--vggish", type=Path, metavar="FILE", help="vggish-10086976.pth")
+    weights.add_argument("--clap", type=Path, metavar="DIR", help="folder of a CLAP model as transformers saves it")
+    weights.add_argument("--stereocrw", type=Path, metavar="FILE", help="FreeMusic-StereoCRW-1024.pth.tar")
+    weights.add_argument("--yamnet", type=Path, metavar="FILE", help="yamnet.safetensors of training.tagger")
     parser.add_argument("--tables-only", action="store_true", help="evaluate nothing: read the results in --out")
     parser.add_argument("--markdown-into", type=Path, help="file whose figures are replaced, such as README.md")
     parser.add_argument("--anchor", default="figures", help="what its <!-- mark --> is called")
     chosen = parser.parse_args(arguments)
     if chosen.count < 1 or (chosen.generate_count is not None and chosen.generate_count < 1):
         parser.error("a count has to be at least 1")
-    if any(number is not None and number < 1 for number in (chosen.workers, chosen.threads)):
-        parser.error("there has to be at least 1 worker, and 1 thread")
     return chosen
 
 
-def _prepare(
-    folders: Sequence[Path], split: str, cache: Path | None, preset: str, device: str, modes: Sequence[str], seed: int
-) -> Bench:
-    """Load clips and networks, and use them once: loading is no step's time."""
-    store = ClipStore.open(folders, split, cache)
-    editor = Editor(get_preset(preset), device, SoundLibrary.starter())
-    ranker = LabelRanker(editor.listener, editor.encoder.vectors(store.labels), store.labels)
-    for mode in modes:
-        warm = make_case(store, "volume", 0, seed)
-        carry_out(editor, mode, Audio(warm.source, SAMPLE_RATE), warm.step, 0)
-    return Bench(store, editor, editor.listener, ranker)
+def open_clips(folders: Sequence[Path], split: str, cache: Path | None) -> ClipStore:
+    """Open the clips that scenes are made of.
 
-
-def _measure(chosen: argparse.Namespace, command: str, console: Console) -> tuple[dict[str, Any], Journal]:
-    """Load, warm up, evaluate with a progress bar."""
-    preset, device = get_preset(chosen.preset), choose_device(chosen.device)
+    Raises
+    ------
+    SmartDJError
+        AUDIO_NOT_FOUND if a folder has no manifest, USAGE if the split has fewer labels than scenes need.
+    """
     try:
-        store = ClipStore.open(chosen.folders, chosen.split, chosen.cache)
+        store = ClipStore.open(folders, split, cache)
     except FileNotFoundError as error:
         raise SmartDJError(
             ErrorCode.AUDIO_NOT_FOUND,
@@ -965,43 +956,38 @@ def _measure(chosen: argparse.Namespace, command: str, console: Console) -> tupl
     if len(store.labels) < 5:
         raise SmartDJError(
             ErrorCode.USAGE,
-            f"The {chosen.split} split has {len(store.labels)} labels; scenes need at least 5.",
+            f"The {split} split has {len(store.labels)} labels; scenes need at least 5.",
             "Give more clip folders.",
         )
+    return store
+
+
+def _measure(chosen: argparse.Namespace, command: str, console: Console) -> dict[str, Any]:
+    """Load, warm up, evaluate with a progress bar."""
+    preset, device = get_preset(chosen.preset), choose_device(chosen.device)
+    store = open_clips(chosen.folders, chosen.split, chosen.cache)
+    editor = Editor(preset, device, SoundLibrary.starter())
+    ranker = LabelRanker(editor.listener, editor.encoder.vectors(store.labels), store.labels)
+    judges = load_judges(
+        OurListener(editor.listener, editor.encoder, store.labels),
+        panns=chosen.panns,
+        vggish=chosen.vggish,
+        clap=chosen.clap,
+        stereocrw=chosen.stereocrw,
+        yamnet=chosen.yamnet,
+        device=device,
+    )
+    tally = Tally(judges, SAMPLE_RATE)
     counts: dict[str, int] = {mode: chosen.count for mode in MODES if mode in chosen.modes}
     if "generate" in counts and chosen.generate_count is not None:
         counts["generate"] = chosen.generate_count
-    choice = Choice(tuple(task for task in TASKS if task in chosen.operations), counts, chosen.seed)
-    workers = chosen.workers or (1 if chosen.ray is None else 0)
-    threads = chosen.threads or (None if workers == 1 and chosen.ray is None else 1)
-    about = {
-        "command": command,
-        "seed": chosen.seed,
-        "split": chosen.split,
-        "folders": [str(folder) for folder in chosen.folders],
-        "clips": len(store),
-        "labels": len(store.labels),
-        "duration_s": DURATION_S,
-        "preset": preset.name,
-        "device": device,
-        "solver": f"{preset.solver}, {preset.steps} steps",
-        "weights_sha256": weights_used(preset.name),
-    }
-    depends = {name: about[name] for name in about if name != "command"}
-    depends |= {"threads": threads, "counts": counts, "tasks": choice.tasks, "versions": versions()}
-    depends["clips_sha256"] = catalogue_sha256(store.clips)
-    journal = Journal(chosen.out / "cases.jsonl", depends)
-    prepare = partial(
-        _prepare,
-        [folder.absolute() for folder in chosen.folders],
-        chosen.split,
-        chosen.cache.absolute() if chosen.cache is not None else None,
-        preset.name,
-        device,
-        tuple(counts),
-        chosen.seed,
-    )
+    for mode in counts:
+        # Networks load at first use: this is no step's time.
+        warm = make_case(store, "volume", 0, chosen.seed)
+        carry_out(editor, mode, Audio(warm.source, SAMPLE_RATE), warm.step, 0)
+    tasks = [task for task in TASKS if task in chosen.operations]
     started = time.perf_counter()
+    records: list[dict[str, Any]] = []
     bar = Progress(
         TextColumn("{task.description:>10}"),
         BarColumn(),
@@ -1011,19 +997,36 @@ def _measure(chosen: argparse.Namespace, command: str, console: Console) -> tupl
         console=console,
     )
     with bar:
-        job = bar.add_task("", total=len(choice.cases()), completed=len(journal.records))
-        records = carry_out_cases(
-            choice,
-            prepare,
-            journal,
-            ray=chosen.ray,
-            workers=workers,
-            threads=threads,
-            gpus=1.0 if device.startswith("cuda") else 0.0,
-            told=lambda case: bar.update(job, description=case[0], advance=1),
-        )
-    about |= {"machine": machine(), "seconds": round(time.perf_counter() - started, 1)}
-    return {"about": about, "records": records}, journal
+        job = bar.add_task("", total=len(tasks) * max(counts.values()))
+        last = None
+        for record in evaluate(
+            store, editor, editor.listener, tasks=tasks, counts=counts, seed=chosen.seed, ranker=ranker, tally=tally
+        ):
+            case = (record["task"], record["index"])
+            bar.update(job, description=record["task"], advance=int(last is not None and case != last))
+            last = case
+            records.append(record)
+        bar.update(job, advance=1)
+    return {
+        "about": {
+            "command": command,
+            "seed": chosen.seed,
+            "split": chosen.split,
+            "folders": [str(folder) for folder in chosen.folders],
+            "clips": len(store),
+            "labels": len(store.labels),
+            "duration_s": DURATION_S,
+            "preset": preset.name,
+            "device": device,
+            "solver": f"{preset.solver}, {preset.steps} steps",
+            "weights_sha256": weights_used(preset.name),
+            "judges": describe_judges(judges),
+            "machine": machine(),
+            "seconds": round(time.perf_counter() - started, 1),
+        },
+        "records": records,
+        "distances": tally.distances(),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -1036,14 +1039,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.markdown_into is not None:
             # A wrong file shall show before the long run, not after it.
             replace_anchored(chosen.markdown_into.read_text(encoding="utf-8"), chosen.anchor, "")
-        journal: Journal | None = None
         if chosen.tables_only:
             results = json.loads((chosen.out / "results.json").read_text(encoding="utf-8"))
         else:
-            results, journal = _measure(chosen, command, console)
+            results = _measure(chosen, command, console)
         write_all(chosen.out, results)
-        if journal is not None:
-            journal.close()
         print_tables(results, Console(width=None if sys.stdout.isatty() else 200))
         if chosen.markdown_into is not None:
             text = chosen.markdown_into.read_text(encoding="utf-8")
@@ -1051,9 +1051,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SmartDJError, OSError) as error:
         console.print(f"error: {error}", style="red", highlight=False)
         return 2
-    except KeyboardInterrupt:
-        console.print("stopped; the same command goes on from here")
-        return 130
     outside = sum(record["figures"]["changed_outside"] for record in results["records"] if record["row"] == "preserve")
     if outside:
         console.print(f"preserve changed {outside:.0f} samples outside the stretches it reported", style="red")
@@ -1062,7 +1059,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Workers know what they run by the module's own name.
-    from training.evaluate import main as command
-
-    sys.exit(command())
+    sys.exit(main())

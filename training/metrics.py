@@ -1,4 +1,6 @@
-"""Figures of merit that need no weights: one place for every formula (paper.md §4, models.md §6).
+"""Figures of merit: one place for every formula (paper.md §4, models.md §6).
+
+The networks that some figures look through are in `training.embedders`; here come only their features.
 
 Signals are (channels, n) unless a docstring says otherwise. Where a figure is relative to a quantity that may be zero,
 a named floor keeps it finite, so that medians over many cases exist.
@@ -10,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy import fft
+from scipy import fft, special
 from torch import Tensor
 
 from training.stft_loss import multi_resolution_loss
@@ -61,22 +63,17 @@ def lsd(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
     sample_rate
         Hz.
     """
+    theirs, ours = (_magnitudes(wave, sample_rate).square() for wave in (reference, estimate))
+    ratio = torch.log10((theirs + 1e-12) / (ours + 1e-12))
+    return float(ratio.square().mean(dim=-2).sqrt().mean())
+
+
+def _magnitudes(wave: np.ndarray, sample_rate: int) -> Tensor:
+    """Magnitude spectra of ssr_eval, (channels, n) → (channels, bins, frames)."""
     n_fft = int(2048 / (44100 / sample_rate))
     window = torch.hann_window(n_fft, dtype=torch.float64)
-
-    def power(wave: np.ndarray) -> Tensor:
-        spectrum = torch.stft(
-            torch.as_tensor(np.ascontiguousarray(wave)).double(),
-            n_fft,
-            sample_rate // 100,
-            window=window,
-            return_complex=True,
-            pad_mode="constant",
-        )
-        return spectrum.real.square() + spectrum.imag.square()
-
-    ratio = torch.log10((power(reference) + 1e-12) / (power(estimate) + 1e-12))
-    return float(ratio.square().mean(dim=-2).sqrt().mean())
+    samples = torch.as_tensor(np.ascontiguousarray(wave)).double()
+    return torch.stft(samples, n_fft, sample_rate // 100, window=window, return_complex=True, pad_mode="constant").abs()
 
 
 def multi_resolution_distance(reference: np.ndarray, estimate: np.ndarray) -> float:
@@ -209,3 +206,148 @@ def band_error_db(before: np.ndarray, reference: np.ndarray, estimate: np.ndarra
     floor = levels.max() + BAND_FLOOR_DB
     theirs, ours = (np.maximum(octave_levels_db(part, sample_rate), floor) for part in (reference, estimate))
     return float(np.abs(ours - theirs)[levels > floor].mean())
+
+
+def lsd_published(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
+    """Log-spectral distance with the floors where ssr_eval has them (paper.md §4.3), mean over channels.
+
+    `mean_t sqrt(mean_f (log10(T² / (E + 1e-12)² + 1e-12))²)` over magnitudes T, E; else as `lsd`. Where the reference
+    is digitally silent a frame counts about 12, whatever the estimate is, even silence: for clips with such stretches
+    it says how much silence there is. Where both sound, it equals `lsd`.
+
+    Parameters
+    ----------
+    reference, estimate
+        Shape (channels, n).
+    sample_rate
+        Hz.
+    """
+    theirs, ours = (_magnitudes(wave, sample_rate) for wave in (reference, estimate))
+    ratio = torch.log10(theirs.square() / (ours + 1e-12).square() + 1e-12)
+    return float(ratio.square().mean(dim=-2).sqrt().mean())
+
+
+def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """Fréchet distance of the Gaussians fitted to two sets of embeddings (FD, FAD and, ×1000, FSAD; models.md §6.2).
+
+    `‖μ_x − μ_y‖² + Tr(Σ_x + Σ_y − 2(Σ_x Σ_y)^½)`, covariances over n − 1. With centred X, Y scaled by 1/√(n − 1), the
+    trace of the root is the nuclear norm of X·Yᵀ (of the QR factors where that is smaller): exact also for fewer
+    embeddings than dimensions, without a matrix root, so without an epsilon and complex parts. The value grows as sets
+    shrink: compare only sets of equal size.
+
+    Parameters
+    ----------
+    x, y
+        Shapes (n, d) and (m, d), n and m at least 2.
+
+    Raises
+    ------
+    ValueError
+        If a set has fewer than two embeddings, or their widths differ.
+    """
+    if min(len(x), len(y)) < 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(f"two sets of two or more embeddings of one width are needed, got {x.shape} and {y.shape}")
+    first, second = (torch.as_tensor(np.asarray(each, np.float64)) for each in (x, y))
+    apart = first.mean(0) - second.mean(0)
+    first, second = ((each - each.mean(0)) / (len(each) - 1) ** 0.5 for each in (first, second))
+    total = first.square().sum() + second.square().sum()
+    if max(len(first), len(second)) >= first.shape[1]:
+        first, second = (torch.linalg.qr(each, mode="r").R for each in (first, second))
+    return float(apart.square().sum() + total - 2 * torch.linalg.svdvals(first @ second.T).sum())
+
+
+KL_FLOOR = 1e-6
+"""What audioldm_eval adds to the estimate's probabilities."""
+
+
+def kl_divergence(reference_logits: np.ndarray, logits: np.ndarray) -> float:
+    """KL(reference ‖ estimate) of a classifier's softmax, nats, by audioldm_eval (paper.md §4.2; models.md §6.1).
+
+    `Σ_c p_c (ln p_c − ln(q_c + 1e-6))`, p and q the softmax of the reference's and the estimate's logits. The metric is
+    its mean over pairs of clips. By the floor it is −1e-6 times the number of classes at least, not 0.
+
+    Parameters
+    ----------
+    reference_logits, logits
+        Shape (classes,).
+    """
+    p, q = (special.softmax(np.asarray(each, np.float64)) for each in (reference_logits, logits))
+    return float((special.xlogy(p, p) - p * np.log(q + KL_FLOOR)).sum())
+
+
+def cosine(x: np.ndarray, y: np.ndarray) -> float:
+    """Cosine of two vectors: of a sound's and a text's embedding, the CLAP score (paper.md §4.4); 0 for a zero one."""
+    norm = float(np.linalg.norm(x) * np.linalg.norm(y))
+    return float(np.dot(x, y)) / norm if norm else 0.0
+
+
+CRW_TAU = 0.05
+CRW_MAX_DELAY = 24
+"""Largest lag in samples at 16 kHz: 1.5 ms."""
+CRW_RATE = 16_000
+CRW_POOLED = 256
+
+
+def crw_itds_s(left: Tensor, right: Tensor) -> Tensor:
+    """Interaural time differences by StereoCRW, one per patch, seconds (Both Ears Wide Open's code; paper.md §4.1).
+
+    Affinity `A = f_L f_Rᵀ / τ` of the ears' unit features, softmax over the lags within ±24 patches, which lie one
+    sample apart at 16 kHz; the ITD of a patch is the mean lag under it. The first and last 24 patches, which lack lags,
+    are dropped. Positive where the left ear is first.
+
+    Parameters
+    ----------
+    left, right
+        Features of the ears' patches, shape (patches, width), more than 48 patches.
+
+    Returns
+    -------
+    Tensor
+        Shape (patches − 48,).
+    """
+    first, second = (torch.nn.functional.normalize(each, dim=-1) for each in (left, right))
+    affinity = first @ second.T / CRW_TAU
+    place = torch.arange(len(left), device=left.device)
+    lag = place[None, :] - place[:, None]
+    weight = torch.softmax(affinity.masked_fill(lag.abs() > CRW_MAX_DELAY, -1e20), dim=-1)
+    return (weight * lag).sum(dim=-1)[CRW_MAX_DELAY:-CRW_MAX_DELAY] / CRW_RATE
+
+
+def spatial_feature(itds_s: np.ndarray) -> np.ndarray:
+    """A clip's feature for FSAD: ITDs pooled to 256 per frame, five frames averaged (paper.md §4.1).
+
+    Parameters
+    ----------
+    itds_s
+        `crw_itds_s` of each frame, shape (frames, ITDs), seconds; 100 frames for the published 10 s. Frames beyond the
+        last five are dropped.
+
+    Returns
+    -------
+    np.ndarray
+        Shape (frames // 5 · 256,): 5120 for 10 s.
+    """
+    pooled = torch.nn.functional.adaptive_avg_pool1d(torch.as_tensor(itds_s)[:, None], CRW_POOLED)[:, 0]
+    groups = pooled.shape[0] // 5
+    return pooled[: 5 * groups].reshape(groups, 5, CRW_POOLED).mean(dim=1).flatten().numpy()
+
+
+def itd_error(reference_ms: float, estimate_ms: float) -> float:
+    """Both Ears Wide Open's GCC and CRW figure of one clip: 1000 times the squared difference of clip-mean ITDs.
+
+    10⁻³ ms² (paper.md §4.1); the metric is its mean over clips.
+    """
+    return 1000.0 * (reference_ms - estimate_ms) ** 2
+
+
+def fsad(reference: np.ndarray, estimate: np.ndarray) -> float:
+    """Fréchet spatial audio distance: 1000 times `frechet_distance` of clips' `spatial_feature` (paper.md §4.1).
+
+    In 5120 dimensions the covariance of fewer clips is rank-deficient: compare only at equal numbers of clips.
+
+    Parameters
+    ----------
+    reference, estimate
+        Shape (clips, width).
+    """
+    return 1000.0 * frechet_distance(reference, estimate)

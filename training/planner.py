@@ -35,6 +35,7 @@ class PlanExample:
 
     events: tuple[EventToken, ...]
     design: Design
+    present: tuple[ScenePresent, ...] = ()
 
 
 def heard_events(present: list[ScenePresent], rng: np.random.Generator, labels: list[str]) -> list[EventToken]:
@@ -81,7 +82,7 @@ def make_plan_example(
         azimuth = None if rng.random() < 0.1 else float(rng.choice(AZIMUTHS_DEG))
         present.append(ScenePresent(named, azimuth))
     written = design(rng, present, labels, knowledge, split=split)
-    return PlanExample(tuple(heard_events(present, rng, labels)), written)
+    return PlanExample(tuple(heard_events(present, rng, labels)), written, tuple(present))
 
 
 def answer_text(written: Design) -> str:
@@ -98,6 +99,9 @@ def sound_names(knowledge: SceneKnowledge) -> dict[str, dict[str, object]]:
         for scene in knowledge.scenes(split):
             for entry in scene.belongs:
                 words[knowledge.like(entry)].setdefault(entry.label)
+    for moment in knowledge.moments:
+        for entry in moment.belongs:
+            words[knowledge.like(entry)].setdefault(entry.label)
     return {label: {"noun": knowledge.noun(label), "words": list(words[label])} for label in sorted(words)}
 
 

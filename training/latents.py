@@ -158,7 +158,8 @@ def write_shard(out: Path, settings: Settings, tools: _Tools, shard: tuple[int, 
     if not finished(out, number, indices):
         pairs = [make_pair(tools, settings, index) for index in indices]
         columns = {name: torch.stack([pair[name] for pair in pairs]).contiguous() for name in pairs[0]}
-        content = save(columns, metadata={"first": str(indices.start), "pairs": str(len(indices))})
+        # One entry: of several, safetensors writes any one first.
+        content = save(columns, metadata={"pairs": str(len(indices))})
         path = out / shard_name(number)
         write_whole(path, content)
         line = f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"

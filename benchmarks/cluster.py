@@ -25,12 +25,13 @@ from typing import Any
 
 from smartdj_agent.audio import Audio, audio_sha256, read_audio
 from smartdj_agent.events import Finished, PlanReady
+from smartdj_agent.files import write_file
 from smartdj_agent.models.weights import role_folder
 from smartdj_agent.scatter import Work, connected, cores, pin_threads, scatter
 from training import dataset, latents
 from training.clips import ClipStore, read_manifest
 from training.dataset import write_dataset
-from training.evaluate import machine, replace_anchored, write_whole
+from training.evaluate import machine, replace_anchored
 from training.latents import write_latents
 
 DEMO = Path(__file__).parent.parent / "examples" / "demo.wav"
@@ -280,11 +281,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     more = f"--jobs {' '.join(chosen.jobs)} --count {chosen.count} --shard {chosen.shard} --edits {chosen.edits}"
     results["command"] = f"python -m benchmarks.cluster {options} {more}"
     chosen.out.mkdir(parents=True, exist_ok=True)
-    write_whole(chosen.out / "results.json", json.dumps(results, indent=1) + "\n")
+    write_file(chosen.out / "results.json", json.dumps(results, indent=1) + "\n", overwrite=True)
     print(markdown(results))
     if chosen.markdown_into is not None:
         text = chosen.markdown_into.read_text(encoding="utf-8")
-        write_whole(chosen.markdown_into, replace_anchored(text, "cluster", markdown(results)))
+        write_file(chosen.markdown_into, replace_anchored(text, "cluster", markdown(results)), overwrite=True)
     return 0 if results["equal"] else 1
 
 

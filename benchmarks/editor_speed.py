@@ -46,6 +46,7 @@ from smartdj_agent.agent import Agent
 from smartdj_agent.audio import Audio, read_audio, resample, to_stereo
 from smartdj_agent.editor import Chain, Editor, StepOutcome
 from smartdj_agent.errors import SmartDJError
+from smartdj_agent.files import write_file
 from smartdj_agent.models.codec import Codec, SnakeBeta, WeightNormConv
 from smartdj_agent.models.dit import EditDiT, Rotary, TextKeysValues
 from smartdj_agent.models.listener import Listener
@@ -54,6 +55,7 @@ from smartdj_agent.models.text import TextEncoder
 from smartdj_agent.models.weights import is_installed
 from smartdj_agent.sampling import Conditioning, SamplerConfig, denoise, guided, make_scheduler
 from smartdj_agent.steps import Operation, Step, Timbre, format_step
+from training.drawing import save_png
 from training.metrics import lsd, si_sdr_db
 
 HERE = Path(__file__).resolve().parent
@@ -748,9 +750,7 @@ def draw(path: Path, rows: Sequence[PreserveRow], line: Line, title: str) -> Non
     axes.set_title(title, fontsize=9)
     axes.grid(linewidth=0.3)
     axes.legend(fontsize=8)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=100)
-    os.replace(partial, path)
+    save_png(figure, path)
 
 
 # --- report --------------------------------------------------------------------------------------------------------
@@ -954,7 +954,7 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    from training.evaluate import replace_anchored, write_whole
+    from training.evaluate import replace_anchored
 
     given = sys.argv[1:] if arguments is None else list(arguments)
     chosen = _arguments(given)
@@ -969,7 +969,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             results = measure(chosen, shlex.join(["python", "benchmarks/editor_speed.py", *given]), told)
             chosen.out.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(chosen.out, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+            write_file(chosen.out, json.dumps(results, indent=1, ensure_ascii=False) + "\n", overwrite=True)
         picture = (chosen.out.parent / "editor_speed.png") if document is None else document.with_name("speed.png")
         preserve = results["preserve"]
         lengths = [PreserveRow(**row) for row in preserve["lengths"]]
@@ -978,7 +978,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         body = markdown(results, picture.name)
         if document is not None:
             text = document.read_text(encoding="utf-8")
-            write_whole(document, replace_anchored(text, ANCHOR, body))
+            write_file(document, replace_anchored(text, ANCHOR, body), overwrite=True)
     except (SmartDJError, OSError) as error:
         told.print(f"error: {error}", style="red", highlight=False)
         return 2

@@ -130,7 +130,7 @@ class StubAgent:
 
 
 def stub_agent(
-    device: str, preset: str, library: Path | tuple[Path, ...] | None, max_batch: int, add_source: str = "auto"
+    device: str, preset: str, library: Path | tuple[Path, ...] | None, max_batch: int, *_: object
 ) -> StubAgent:
     """Return a stub: a device ``stub:0.004`` lets a denoising step take 4 ms; a library folder gets ``steps.log``."""
     folder = library[0] if isinstance(library, tuple) else library

@@ -44,6 +44,8 @@ RETRY_SEED = 1_000_003
 """Added to the seed of a step that is tried once more."""
 UNTOUCHED = frozenset({"unchanged", "silence"})
 """How the editor says that it found nothing to do."""
+SEEDLESS = frozenset({"mask", "added before"})
+"""How the editor says that the seed played no part: a second try could only come to the same."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,10 @@ class Agent:
 
         The last recording's is kept: a second plan for it needn't wait.
         """
+        yield from self._listen(audio, audio_sha256(audio))
+
+    def _listen(self, audio: Audio, digest: str) -> Iterator[Listening | Listened]:
         started = time.monotonic()
-        digest = audio_sha256(audio)
         if self._heard is not None and self._heard[0] == digest:
             yield Listened(self._heard[1], time.monotonic() - started)
             return
@@ -161,7 +165,8 @@ class Agent:
         """
         asked = check_instruction(instruction)
         heard = Listened((), 0.0)
-        for event in self.listen(audio):
+        digest = audio_sha256(audio)
+        for event in self._listen(audio, digest):
             yield event
             if isinstance(event, Listened):
                 heard = event
@@ -179,7 +184,7 @@ class Agent:
         plan = Plan(
             steps=tuple(steps),
             instruction=asked,
-            source_sha256=audio_sha256(audio),
+            source_sha256=digest,
             provenance=self.provenance(seed),
         )
         yield PlanReady(plan, time.monotonic() - started)
@@ -258,10 +263,8 @@ class Agent:
         """Carry out a step once, telling how it goes on."""
         started = time.monotonic()
         outcome: StepOutcome | None = None
-        run_of = self.editor.carry_out(
-            run.audio, run.step, mode=run.mode, seed=seed, chain=run.chain, layers=run.layers
-        )
-        for item in run_of:
+        items = self.editor.carry_out(run.audio, run.step, mode=run.mode, seed=seed, chain=run.chain, layers=run.layers)
+        for item in items:
             if isinstance(item, StepProgress):
                 seconds = time.monotonic() - started
                 left = seconds / max(item.fraction, 1e-3) * (1 - item.fraction)
@@ -280,8 +283,7 @@ class Agent:
             return outcome
         verdict = yield from self._listened_again(run, outcome)
         tries = 1
-        # A mask is the same for every seed: a second try could only come to the same.
-        if not verdict.done and outcome.method not in ("mask", "added before"):
+        if not verdict.done and outcome.method not in SEEDLESS:
             second = yield from self._try(run, run.seed + RETRY_SEED)
             tries = 2
             other = yield from self._listened_again(run, second)

@@ -27,6 +27,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from smartdj_agent import files
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.files import exists_error, publish, temporary_beside, write_error
 
@@ -745,8 +746,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     """
     file = Path(path)
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return files.file_sha256(file)
     except FileNotFoundError as error:
         raise SmartDJError(ErrorCode.AUDIO_NOT_FOUND, f"{file} does not exist", "check the path") from error
     except OSError as error:

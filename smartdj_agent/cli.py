@@ -1111,8 +1111,10 @@ def _add_rooms() -> None:
 
     from smartdj_agent import library_cli
     from smartdj_agent.batch import cli as batch_cli
+    from smartdj_agent.ui import cli as ui_cli
 
     batch_cli.add_to(app)
+    ui_cli.add_to(app)
     library_cli.add_to(app)
     app.add_typer(osc_app, name="osc")
 

@@ -46,6 +46,9 @@ ABSENT = 0.06
 """Confidence below which a sound counts as absent: the recording stays as it is."""
 UNSURE = 0.3
 """Confidence below which the person is warned."""
+ENCODING_SHARE = 0.005
+"""Part of a step's progress that stands for encoding: less than a hundredth, so that it never lies behind the first
+denoising step."""
 
 
 @dataclass(frozen=True)
@@ -545,11 +548,13 @@ class Editor:
             stereo = np.pad(stereo, ((0, 0), (0, max(0, length_24k - stereo.shape[1]))))
             peak = max(1.0, float(np.max(np.abs(stereo), initial=0.0)))
             latents: list[Tensor] = []
-            for start, stop in windows:
-                yield StepProgress(0.0, "encoding")  # also where the caller may stop
+            for index, (start, stop) in enumerate(windows):
+                yield StepProgress(
+                    ENCODING_SHARE * (index + 1) / len(windows), "encoding"
+                )  # also where the caller may stop
                 latents.append(self.encode(stereo[:, start:stop] / peak))
             chain = Chain(tuple(latents), peak)
-        yield StepProgress(0.0, "encoding")
+        yield StepProgress(ENCODING_SHARE, "reading the step")
         text = self.conditioning(format_step(step))
         result = np.zeros((2, length_24k), np.float32)
         fade = SAMPLE_RATE

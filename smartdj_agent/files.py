@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -94,6 +95,18 @@ def write_file(path: str | os.PathLike[str], data: bytes | str, *, overwrite: bo
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits.
+
+    Raises
+    ------
+    OSError
+        If it can't be read.
+    """
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def exists_error(file: Path, field: str = "") -> SmartDJError:

@@ -24,6 +24,7 @@ import soxr
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.excerpt import choose_region, measure_levels, soundfile_name, to_mono
+from smartdj_agent.files import file_sha256
 from smartdj_agent.library import AUDIO_SUFFIXES, LibraryClip, LibraryMatch, plain_label
 from smartdj_agent.soundfacts import Lists, SoundFacts, embedded_texts, facts_of
 
@@ -437,8 +438,7 @@ class _Builder:
             raise ValueError("it is empty")
         if not found.path.is_file():
             raise ValueError("it is no file")
-        with found.path.open("rb") as raw:
-            sha256 = hashlib.file_digest(raw, "sha256").hexdigest()
+        sha256 = file_sha256(found.path)
         row, licence = lists.row(found.path), lists.licence(found.path)
         known = self.db.execute(
             "SELECT heard, continuous, duration_s FROM sounds WHERE sha256 = ? AND heard IS NOT NULL", (sha256,)

@@ -148,6 +148,11 @@ class Planner:
         end = max((item.end_s for item in heard), default=10.0)
         return tuple(Heard(name, SPOKEN_CONFIDENCE, -25.0, None, 0.0, end) for name in names if name not in known)
 
+    def adds_by_name(self, instruction: str) -> bool:
+        """Whether the person asks for a sound that we know to be added ("add rain")."""
+        clauses = re.split(r"[,;.]|\b(?:and|then|but)\b", instruction.lower())
+        return any(re.match(r"\s*(?:please )?add\b", clause) and self.named_in(clause) for clause in clauses)
+
     @torch.inference_mode()
     def write(self, heard: Sequence[Heard], instruction: str, *, seed: int) -> Iterator[Step | Asked | str]:
         """Write a plan: one step at a time, or one question.
@@ -185,14 +190,15 @@ class Planner:
         constraints = read_constraints(instruction, lambda noun: self.meant_by(noun, sorted(present)))
         bound = leeway(sorted(present | mentioned), constraints)
         nothing_to_do = not bound.changeable and not bound.addable
+        clear = bool(spoken) or self.adds_by_name(instruction)
         automaton = plan_automaton(
             tokenize,
             tokenizer.eos_token_id,
             present | mentioned,
             (known | mentioned) - present,
             max_steps=MAX_STEPS,
-            # Who asks for a change of a named sound need not be asked back.
-            free=None if spoken and not nothing_to_do else self.free_text,
+            # Who names what to change or to add need not be asked back.
+            free=None if clear and not nothing_to_do else self.free_text,
             bound=bound,
         )
         ids = torch.tensor([tokenize(prompt_text(events, instruction))], device=self.device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from smartdj_agent.events import (
 from smartdj_agent.plan import Plan, make_plan
 
 DENOISING_STEPS = 4
+LONG_STEPS = 2000
 PLANNED = ("remove the sound of dog barking", "turn down the volume of wind by 6 dB")
 
 
@@ -71,6 +72,11 @@ class StubAgent:
                     time.sleep(0.02)
                     self.note("window")
                     yield Listening(number / 1000, 1.0, 1.0)
+            if "patient" in instruction:  # until it is cancelled, on the busiest machine too
+                for number in range(15_000):
+                    time.sleep(0.02)
+                    self.note("window")
+                    yield Listening(number / 15_000, 1.0, 1.0)
             if "crash" in instruction:
                 os.kill(os.getpid(), signal.SIGKILL)
             if "memory" in instruction:
@@ -97,17 +103,18 @@ class StubAgent:
     def apply(
         self, audio: Audio, plan: Plan, *, mode: str = "preserve", seed: int = 0, done: int = 0
     ) -> Iterator[Event]:
-        """Halve per step; a step on ``loud`` makes it four times as loud."""
+        """Halve per step; a step on ``loud`` makes it four times as loud, one on ``long`` denoises until cancelled."""
         steps = plan.enabled_steps()
         current = audio
         try:
             for index, plan_step in list(enumerate(steps))[done:]:
                 self.note(f"step {index}")
                 yield StepStarted(index, len(steps), plan_step, self.device)
-                for number in range(1, DENOISING_STEPS + 1):
+                wanted = LONG_STEPS if "long" in plan_step.step.target else DENOISING_STEPS
+                for number in range(1, wanted + 1):
                     time.sleep(self.pause_s)
                     self.note(f"denoised {number}")
-                    yield Progress(index, len(steps), number / DENOISING_STEPS, 1.5, 0.1, "denoising")
+                    yield Progress(index, len(steps), number / wanted, 1.5, 0.1, "denoising")
                 gain = 4.0 if "loud" in plan_step.step.target else 0.5
                 current = replace(current, samples=current.samples * gain)
                 if "loud" in plan_step.step.target:
@@ -118,11 +125,10 @@ class StubAgent:
             self.note("apply closed")
 
 
-def make(device: str, preset: str, library: Path | None, max_batch: int, *_: object) -> StubAgent:
+def make(device: str, preset: str, library: Path | Sequence[Path] | None, max_batch: int, *_: object) -> StubAgent:
     """Return a stub; `device` may state the pause of a denoising step, such as ``stub:0.05``."""
-    if isinstance(library, tuple):  # from a server's settings
-        library = library[0]
-    return StubAgent(library, float(device.partition(":")[2] or 0))
+    folder = library if isinstance(library, Path) or library is None else Path(library[0])  # a server names several
+    return StubAgent(folder, float(device.partition(":")[2] or 0))
 
 
 def never_ready(device: str, preset: str, library: Path | None, max_batch: int, *_: object) -> StubAgent:

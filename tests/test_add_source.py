@@ -273,7 +273,7 @@ def test_reports_tell_how_well_it_fits(own: Path) -> None:
 
 
 def test_the_agent_tells_the_way_in_its_events(own: Path) -> None:
-    agent = Agent("small", "cpu", own, "library")
+    agent = Agent("small", "cpu", own, "library", relisten=False)
     agent.__dict__["editor"] = editor(shelf_of(own), "library")
     events = list(agent.apply(recording(), make_plan([ADD, "add the sound of zebra"])))
     finished = [event for event in events if isinstance(event, StepFinished)]

@@ -35,7 +35,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"editor", "planner", "relisten"}),
     frozenset({"agent"}),
     frozenset({"client", "console", "doctor", "eventjson", "outputs", "report", "report_page", "review"}),
-    frozenset({"batch", "cli", "library_cli", "reaper", "server"}),
+    frozenset({"batch", "cli", "library_cli", "reaper", "server", "ui"}),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 

@@ -26,6 +26,7 @@ from tests.fake_agent import CHOICES, PLANNED, FakeAgent
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTRUCTION = "make this sound like a workshop"
+EITHER = "make this a workshop, either way"
 RATE = 8000
 
 
@@ -155,7 +156,7 @@ def test_several_plans_differ_and_lie_side_by_side(
     agents: list[FakeAgent], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "plan.yaml"
-    assert run("plan", str(source), INSTRUCTION, "-o", str(out), "--plans", "2") == 0
+    assert run("plan", str(source), EITHER, "-o", str(out), "--plans", "2") == 0
     first, second = read_plan(out), read_plan(tmp_path / "plan-2.yaml")
     assert (len(first.steps), len(second.steps)) == (len(PLANNED), len(PLANNED) - 1)
     assert (first.provenance.seed, second.provenance.seed) == (0, 2), "a plan's seed makes it again"
@@ -164,7 +165,7 @@ def test_several_plans_differ_and_lie_side_by_side(
     (tmp_path / "plan-2.yaml").write_text("mine")
     out.unlink()
     calls = len(agents[-1].calls)
-    assert run("plan", str(source), INSTRUCTION, "-o", str(out), "--plans", "2") == exit_code(ErrorCode.OUTPUT_EXISTS)
+    assert run("plan", str(source), EITHER, "-o", str(out), "--plans", "2") == exit_code(ErrorCode.OUTPUT_EXISTS)
     assert (tmp_path / "plan-2.yaml").read_text() == "mine"
     assert len(agents[-1].calls) == calls, "it is said before anything is computed"
     assert not out.exists()
@@ -173,7 +174,7 @@ def test_several_plans_differ_and_lie_side_by_side(
 def test_fewer_plans_than_asked_are_said(
     agents: list[FakeAgent], source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("plan", str(source), INSTRUCTION, "--plans", "3") == 0
+    assert run("plan", str(source), EITHER, "--plans", "3") == 0
     printed = capsys.readouterr()
     assert len(printed.out.split("---\n")) == 2
     assert "only 2 plans found" in printed.err

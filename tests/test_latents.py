@@ -106,7 +106,7 @@ def test_what_is_there_is_left_and_the_rest_is_made(
     (tmp_path / latents.shard_name(1)).unlink()
     damaged = tmp_path / latents.shard_name(2)
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
-    (tmp_path / ".latents-00001.safetensors.0.partial").write_bytes(b"half")
+    (tmp_path / ".latents-00001.safetensors.0.part").write_bytes(b"half")
     write(tmp_path, clips, codec, workers=1)
     assert contents(tmp_path) == contents(made)
     assert (tmp_path / latents.shard_name(0)).stat().st_mtime_ns == before

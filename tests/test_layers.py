@@ -34,7 +34,7 @@ def library(tmp_path: Path) -> SoundLibrary:
     rng = np.random.default_rng(1)
     for name in (SOUND, "gulls"):
         soundfile.write(tmp_path / f"{name}.wav", rng.normal(0, 0.2, RATE), RATE)
-    return SoundLibrary(tmp_path)
+    return SoundLibrary.open(tmp_path)
 
 
 @pytest.fixture

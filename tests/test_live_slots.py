@@ -365,5 +365,13 @@ class Stage(RuleBasedStateMachine):
             assert self.bank.state(wanted) is SlotState.PLAYING
 
 
+def test_clearing_a_late_slot_tells_only_its_end() -> None:
+    bank = SlotBank()
+    bank.define("a", Definition("demo.wav", "calm"))
+    bank.fire("a", "now", 1.0)
+    assert of(bank.tick(1.0), Late)
+    assert [effect.state for effect in of(bank.clear("a"), Changed)] == [SlotState.EMPTY]  # type: ignore[attr-defined]
+
+
 Stage.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestStage = Stage.TestCase

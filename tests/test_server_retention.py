@@ -156,7 +156,9 @@ class Meddling(BlobStore):
 
     def delete(self, sha256s: Iterable[str]) -> list[str]:
         self.meddle.create(
-            JobRecord(job_id="late", client="anna", source_sha256=sha(wav(1)), created_s=0.0), request_id="", digest=""
+            JobRecord(job_id="late", client="anna", source_sha256=sha(wav(1)), created_s=0.0),
+            request_id="once",
+            digest="",
         )
         return super().delete(sha256s)
 

@@ -50,8 +50,9 @@ def test_it_reads_at_our_rate_what_it_was_taught_at_its_own(shipped: Tagger) -> 
     later = functional.interpolate(bands.T[None], scale_factor=4, mode="linear")[0].T[5::4]
     count = 90
     difference = (later[:count] - torch.from_numpy(reference["log_mel"])[:count]).abs().mean()
-    assert difference < 0.15
-    assert float(scores[int(reference["scores"].argmax())]) > 0.3
+    assert difference < 0.2  # of a range of 7; the noise's window differs by a quarter of a frame
+    # All frames instead of one patch, and other edges: the order of what is heard stays, not its figures.
+    assert int(reference["scores"].argmax()) in scores.topk(3).indices.tolist()
 
 
 def test_a_tone_lies_in_its_band() -> None:
@@ -60,30 +61,32 @@ def test_a_tone_lies_in_its_band() -> None:
     low, high = (1127 * np.log1p(hertz / 700) for hertz in (125.0, 7500.0))
     place = (1127 * np.log1p(1000 / 700) - low) / (high - low) * 65 - 1
     assert abs(int(bands.argmax()) - place) <= 1
-    assert float(bands.min()) == pytest.approx(np.log(FLOOR), abs=0.1)
+    assert np.log(FLOOR) <= float(bands.min()) < np.log(2 * FLOOR)
     assert mel_bands().shape == (385, 64)
     assert mel_bands().max() <= 1.0
 
 
-def test_maps_are_heard_where_they_sound() -> None:
-    """A click's mark in the last maps lies at the click, not half a window beside it."""
+def test_maps_are_heard_where_they_sound(shipped: Tagger) -> None:
+    """A burst's mark, about two seconds wide, lies around the burst, and as far from it wherever the burst is."""
     torch.manual_seed(0)
     frames = TaggedFrames(16, 8, 8, 480).eval()
-    quiet = torch.zeros(1, 2, 8 * SAMPLE_RATE)
-    for second in (1.0, 3.3, 6.5):
-        loud = quiet.clone()
+    frames.tagger = shipped
+    places: list[list[float]] = [[], []]
+    for second in (2.0, 3.3, 5.5):
+        wave = torch.zeros(1, 2, 8 * SAMPLE_RATE)
         place = round(second * SAMPLE_RATE)
-        loud[:, :, place : place + 2400] = torch.randn(2400) * 0.5
+        wave[:, :, place : place + 2400] = torch.randn(2400) * 0.5
         with torch.inference_mode():
-            level = loud.square().mean().sqrt()
-            told, tags = frames(frames.log_mel(loud), 401)
-            base, base_tags = frames(frames.log_mel(loud * 0 + 1e-12), 401)
-        assert level > 0
-        assert told.shape == (1, 401, 16)
-        for with_click, without in ((told, base), (tags, base_tags)):
-            change = (with_click - without).abs().sum(-1)[0]
+            marks = frames(frames.log_mel(wave), 401)
+            silence = frames(torch.full_like(frames.log_mel(wave), float(np.log(FLOOR))), 401)
+        for with_burst, without, offsets in zip(marks, silence, places, strict=True):
+            assert with_burst.shape[1] == 401
+            change = (with_burst - without).square().sum(-1)[0]
             centre = float((change * torch.arange(401)).sum() / change.sum()) / 50
-            assert abs(centre - second - 0.05) < 0.35, second
+            offsets.append(centre - second - 0.05)
+    for offsets in places:
+        assert max(map(abs, offsets)) < 0.48  # half the stretch that it was taught to judge
+        assert max(offsets) - min(offsets) < 0.16  # half a map's step
 
 
 def test_a_recording_of_any_length_has_all_its_frames() -> None:

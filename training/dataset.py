@@ -23,9 +23,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import tarfile
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -47,6 +45,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from smartdj_agent import files
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.scatter import Work, scatter
 from smartdj_agent.steps import parse_step
@@ -165,7 +164,7 @@ def write_shard(
 ) -> None:
     """Make and write a shard, its index and its hash; each file appears only when it is whole."""
     tar = out / shard_name(number)
-    unfinished = _partial(tar)
+    unfinished = files.temporary_beside(tar)
     lines: list[bytes] = []
     allowed = {clip.path for clip in store.clips}
     try:
@@ -189,27 +188,12 @@ def write_shard(
                     if suffix == "json":
                         lines.append(content)
                 progress()
-        digest = hashlib.sha256(unfinished.read_bytes()).hexdigest()
-        os.replace(unfinished, tar)
-        write_whole(tar.with_suffix(".jsonl"), b"".join(line + b"\n" for line in lines))
-        write_whole(tar.with_suffix(".sha256"), f"{digest}  {tar.name}\n".encode())
+        digest = files.file_sha256(unfinished)
+        files.publish(unfinished, tar, overwrite=True)
+        files.write_file(tar.with_suffix(".jsonl"), b"".join(line + b"\n" for line in lines), overwrite=True)
+        files.write_file(tar.with_suffix(".sha256"), f"{digest}  {tar.name}\n".encode(), overwrite=True)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears only when it is whole."""
-    unfinished = _partial(path)
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _partial(path: Path) -> Path:
-    # No process id: on a cluster two machines may have the same one.
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
 
 
 def finished(out: Path, number: int, indices: range) -> bool:
@@ -220,7 +204,7 @@ def finished(out: Path, number: int, indices: range) -> bool:
         return False
     held = [json.loads(line)["index"] for line in index.read_text(encoding="utf-8").splitlines()]
     said = digest.read_text(encoding="utf-8").split()
-    return held == list(indices) and said[:1] == [hashlib.sha256(tar.read_bytes()).hexdigest()]
+    return held == list(indices) and said[:1] == [files.file_sha256(tar)]
 
 
 _Tools = tuple[Settings, ClipStore, SceneKnowledge]
@@ -298,7 +282,7 @@ def write_dataset(
     )
     out.mkdir(parents=True, exist_ok=True)
     _check_settings(out, settings)
-    for leftover in out.glob(".*.partial"):
+    for leftover in out.glob(".*.part"):
         leftover.unlink()
     shards = {n: range(a, min(a + shard_size, count)) for n, a in enumerate(range(0, count, shard_size))}
     held = max((about["index"] + 1 for tar in _shards(out) for about in read_index(tar)), default=0)
@@ -330,7 +314,7 @@ def _check_settings(out: Path, settings: Settings) -> None:
                 "Choose another --out, or give the settings of settings.json there.",
             )
     else:
-        write_whole(path, json.dumps(wanted, indent=1, sort_keys=True).encode() + b"\n")
+        files.write_file(path, json.dumps(wanted, indent=1, sort_keys=True).encode() + b"\n", overwrite=True)
 
 
 def _make(
@@ -383,10 +367,14 @@ def _finish(out: Path, shards: dict[int, range], settings: Settings) -> dict[str
         "shards": rows,
     }
     abouts = [about for number in shards for about in read_index(out / shard_name(number))]
-    write_whole(out / "figures.json", json.dumps(figures(abouts), indent=1, sort_keys=True).encode() + b"\n")
+    files.write_file(
+        out / "figures.json", json.dumps(figures(abouts), indent=1, sort_keys=True).encode() + b"\n", overwrite=True
+    )
     chosen = np.random.default_rng(settings.seed).choice(len(abouts), min(10, len(abouts)), replace=False)
     draw_gallery(out / "examples.png", [read_example(out, int(index), settings) for index in sorted(chosen)])
-    write_whole(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+    files.write_file(
+        out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n", overwrite=True
+    )
     return manifest
 
 

@@ -14,7 +14,6 @@ import argparse
 import csv
 import io
 import json
-import os
 import re
 import sys
 from collections import Counter
@@ -29,6 +28,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from smartdj_agent.errors import SmartDJError
+from smartdj_agent.files import write_file
 from smartdj_agent.plan_text import read_plan_text
 from smartdj_agent.steps import DIRECTIONS, Operation, parse_step
 from training.designer import SceneKnowledge, default_knowledge, plan_problems, violations
@@ -311,6 +311,9 @@ COLOURS = ("#2b6cb0", "#7fb2e5", "#3a8f5c", "#dd8a2f")
 def _bars(axes: Axes, columns: Mapping[str, Counts], figure: str, values: Sequence[str], title: str) -> None:
     """Bars side by side, one group per value; what a set has nothing of is left out of it."""
     shown = [(name, counts) for name, counts in columns.items() if getattr(counts, figure)]
+    if not shown or not values:
+        axes.set_axis_off()
+        return
     width = 0.8 / len(shown)
     for place, (name, counts) in enumerate(shown):
         shares = counts.shares(figure)
@@ -421,16 +424,10 @@ def write_figures(pairs: Path, out: Path, first: int | None = None) -> dict[str,
     same = overlap(texts["train"], texts["test"])
     manifest = json.loads((pairs / "manifest.json").read_text(encoding="utf-8"))
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / "figures.csv", table_csv(columns))
+    write_file(out / "figures.csv", table_csv(columns), overwrite=True)
     draw(out / "figures.png", columns)
-    _write(out / "README.md", page(columns, same, manifest))
+    write_file(out / "README.md", page(columns, same, manifest), overwrite=True)
     return columns
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

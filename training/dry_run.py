@@ -640,7 +640,8 @@ def examine(chosen: argparse.Namespace, command: str) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status: 1 if shapes differ, 2 for other errors."""
-    from training.evaluate import replace_anchored, write_whole
+    from smartdj_agent.files import write_file
+    from training.evaluate import replace_anchored
 
     given = sys.argv[1:] if arguments is None else list(arguments)
     chosen = _arguments(given)
@@ -653,9 +654,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = examine(chosen, shlex.join(["python", "-m", "training.dry_run", *given]))
         body = markdown(results)
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(chosen.out, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        write_file(chosen.out, json.dumps(results, indent=1, ensure_ascii=False) + "\n", overwrite=True)
         if document is not None:
-            write_whole(document, replace_anchored(document.read_text(encoding="utf-8"), ANCHOR, body))
+            write_file(document, replace_anchored(document.read_text(encoding="utf-8"), ANCHOR, body), overwrite=True)
     except (SmartDJError, OSError, ValueError) as error:
         told.print(f"error: {error}", style="red", highlight=False)
         return 2

@@ -41,10 +41,11 @@ from torch.nn import functional
 
 from smartdj_agent.audio import resample
 from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.files import file_sha256
 from smartdj_agent.models.listener import Listener
 from smartdj_agent.models.tagger import Tagger
 from smartdj_agent.models.text import SentenceEncoder
-from smartdj_agent.models.weights import file_sha256, load_strictly
+from smartdj_agent.models.weights import load_strictly
 from training.metrics import CRW_RATE, cosine, crw_itds_s
 
 

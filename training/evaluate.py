@@ -52,15 +52,17 @@ from rich.table import Table
 from smartdj_agent.audio import Audio
 from smartdj_agent.editor import MODES, Chain, Editor, Layers, StepOutcome, StepProgress, choose_device
 from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.files import file_sha256, write_file
 from smartdj_agent.library import SoundLibrary
 from smartdj_agent.models.listener import Listener
 from smartdj_agent.models.presets import get_preset
-from smartdj_agent.models.weights import file_sha256, role_folder
+from smartdj_agent.models.weights import role_folder
 from smartdj_agent.render import ADDED_PEAK, amplitude, apply_to_stem, render_added
 from smartdj_agent.spatial import gcc_itd_ms, measure_azimuth
 from smartdj_agent.steps import Operation, Step, Timbre, format_step
 from training.clips import SAMPLE_RATE, SPLITS, ClipStore
 from training.designer import default_knowledge
+from training.drawing import save_png
 from training.embedders import OurListener, load_judges
 from training.metrics import (
     LEVEL_FLOOR_DB,
@@ -846,23 +848,14 @@ def draw_plots(path: Path, results: dict[str, Any]) -> None:
         _framed(axes, rows, f"{task}: {columns[key].title}")
     title = f"Held-out figures ({results['about']['split']} split): boxes are quartiles, whiskers 5 and 95 %"
     figure.suptitle(title, fontsize=11)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=100)
-    os.replace(partial, path)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file that appears only when it is whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    save_png(figure, path)
 
 
 def write_all(folder: Path, results: dict[str, Any]) -> None:
     """Write ``results.json``, ``tables.md`` and the plots into a folder, made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    write_whole(folder / "tables.md", tables_markdown(results))
+    write_file(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n", overwrite=True)
+    write_file(folder / "tables.md", tables_markdown(results), overwrite=True)
     draw_plots(folder / "plots.png", results)
     tasks = _tasks_of(results)
     if paper_grid(results, tasks, ROWS)[1]:
@@ -1047,7 +1040,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_tables(results, Console(width=None if sys.stdout.isatty() else 200))
         if chosen.markdown_into is not None:
             text = chosen.markdown_into.read_text(encoding="utf-8")
-            write_whole(chosen.markdown_into, replace_anchored(text, chosen.anchor, short_markdown(results)))
+            write_file(
+                chosen.markdown_into, replace_anchored(text, chosen.anchor, short_markdown(results)), overwrite=True
+            )
     except (SmartDJError, OSError) as error:
         console.print(f"error: {error}", style="red", highlight=False)
         return 2

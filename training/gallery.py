@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from training.clips import SAMPLE_RATE
+from training.drawing import save_png
 
 if TYPE_CHECKING:
     from training.dataset import StoredExample
@@ -100,6 +100,4 @@ def draw_gallery(path: Path, examples: Sequence[StoredExample]) -> None:
         axes.set_title(title, fontsize=8)
     for axes in grid[-1][1:]:
         axes.set_xlabel("seconds", fontsize=7)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=90)
-    os.replace(partial, path)
+    save_png(figure, path, dpi=90)

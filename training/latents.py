@@ -35,13 +35,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.files import file_sha256, write_file
 from smartdj_agent.models.codec import Codec
 from smartdj_agent.models.text import SentenceEncoder
-from smartdj_agent.models.weights import file_sha256
 from smartdj_agent.scatter import Work, scatter
 from smartdj_agent.steps import format_step
 from training.clips import SPLITS, Clip, ClipStore, read_manifest
-from training.dataset import catalogue_sha256, knowledge_sha256, write_whole
+from training.dataset import catalogue_sha256, knowledge_sha256
 from training.designer import default_knowledge
 from training.synthesis import ExampleKind, example_seed, make_example
 
@@ -161,9 +161,9 @@ def write_shard(out: Path, settings: Settings, tools: _Tools, shard: tuple[int, 
         # One entry: of several, safetensors writes any one first.
         content = save(columns, metadata={"pairs": str(len(indices))})
         path = out / shard_name(number)
-        write_whole(path, content)
+        write_file(path, content, overwrite=True)
         line = f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
-        write_whole(path.with_suffix(".sha256"), line.encode())
+        write_file(path.with_suffix(".sha256"), line.encode(), overwrite=True)
     return len(indices)
 
 
@@ -261,8 +261,8 @@ def write_latents(
             f"{out} holds a set of other settings",
             "choose another --out, or give the settings of settings.json there",
         )
-    write_whole(known, wanted)
-    for leftover in out.glob(".*.partial"):
+    write_file(known, wanted, overwrite=True)
+    for leftover in out.glob(".*.part"):
         leftover.unlink()
     shards = {n: range(a, min(a + shard_size, count)) for n, a in enumerate(range(0, count, shard_size))}
     missing = [(number, indices) for number, indices in shards.items() if not finished(out, number, indices)]
@@ -283,7 +283,7 @@ def write_latents(
     ]
     total = hashlib.sha256(wanted + "".join(str(row["sha256"]) for row in rows).encode()).hexdigest()
     manifest = {"settings": asdict(settings), "pairs": count, "latents_sha256": total, "shards": rows}
-    write_whole(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+    write_file(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n", overwrite=True)
     return manifest
 
 

@@ -6,7 +6,6 @@ the paper's tables. Which network a figure looked through is part of its title.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from training.drawing import save_png
 from training.embedders import Heard, Judges, at_rate
 from training.metrics import (
     frechet_distance,
@@ -239,9 +239,7 @@ def draw_paper(path: Path, results: dict[str, Any], tasks: Sequence[str], colour
         ncols=len(rows),
         fontsize=8,
     )
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=100)
-    os.replace(partial, path)
+    save_png(figure, path)
 
 
 PAPER_NOTES = """

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields, replace
@@ -31,11 +30,13 @@ from rich.progress import track
 from smartdj_agent.audio import Audio
 from smartdj_agent.editor import Chain, Editor, Layers, StepOutcome, StepProgress, choose_device
 from smartdj_agent.errors import SmartDJError
+from smartdj_agent.files import write_file
 from smartdj_agent.library import SoundLibrary
 from smartdj_agent.models.presets import get_preset
 from smartdj_agent.steps import Operation, Step
 from training.clips import SAMPLE_RATE, SPLITS, ClipStore
-from training.evaluate import Case, StepEditor, make_case, open_clips, write_whole
+from training.drawing import save_png
+from training.evaluate import Case, StepEditor, make_case, open_clips
 from training.metrics import change_db, lsd
 
 TASK = Operation.ADD.value
@@ -192,17 +193,15 @@ def draw(path: Path, points: Sequence[Point], title: str) -> None:
         axes.grid(linewidth=0.3)
         axes.legend(fontsize=8)
     figure.suptitle(title, fontsize=10)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=100)
-    os.replace(partial, path)
+    save_png(figure, path)
 
 
 def write_results(folder: Path, rounds: Sequence[Round], split: str) -> list[Point]:
     """Write both CSV files and the plot into a folder, made where it is missing; returns the curve."""
     folder.mkdir(parents=True, exist_ok=True)
     points = curve(rounds)
-    write_whole(folder / "rounds.csv", rows_csv(rounds))
-    write_whole(folder / "curve.csv", rows_csv(points))
+    write_file(folder / "rounds.csv", rows_csv(rounds), overwrite=True)
+    write_file(folder / "curve.csv", rows_csv(points), overwrite=True)
     draw(folder / "rounds.png", points, f"Adding a sound and removing it again ({split} split); bands are quartiles")
     return points
 

@@ -81,6 +81,8 @@ def ship(role: str, run: Path, config: Path, preset: str = "small") -> Path:
     if target.exists():
         shutil.rmtree(target)
     shutil.copytree(run / "model", target)
+    for notice in CARDS.glob(f"{role}-LICENSE-*"):  # of networks by others that are part of this one
+        shutil.copyfile(notice, target / notice.name.removeprefix(f"{role}-"))
     parameters = 0
     for path in target.glob("*.safetensors"):
         state = load_file(path)

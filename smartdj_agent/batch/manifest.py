@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
-import secrets
 import shutil
 import threading
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from smartdj_agent import files
 from smartdj_agent.errors import ErrorCode, SmartDJError
 
 VERSION = 1
@@ -264,7 +263,7 @@ def publish(staged: Path, final: Path) -> None:
     """
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        if final.is_file() and _file_hash(final) == _file_hash(staged):
+        if final.is_file() and files.file_sha256(final) == files.file_sha256(staged):
             staged.unlink()  # the run before died between the two
             return
         try:
@@ -273,7 +272,7 @@ def publish(staged: Path, final: Path) -> None:
             raise
         except OSError:  # another disk, or one without hard links
             _copy(staged, final)
-        _sync(final.parent)
+        files.sync_folder(final.parent)
         staged.unlink()
     except FileExistsError as error:
         raise SmartDJError(
@@ -295,35 +294,13 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name[:80]}.{secrets.token_hex(6)}.part")
+    temporary = files.temporary_beside(target)
     try:
-        with source.open("rb") as reader, temporary.open("xb") as writer:
+        with source.open("rb") as reader, temporary.open("wb") as writer:
             shutil.copyfileobj(reader, writer, 1 << 20)
-            writer.flush()
-            os.fsync(writer.fileno())
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            raise
-        except OSError:  # no hard links there: take the name, then replace our own reservation
-            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-            os.replace(temporary, target)
+        files.publish(temporary, target, overwrite=False)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # folders can't be opened on Windows
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _unwritable(path: Path, error: OSError) -> SmartDJError:

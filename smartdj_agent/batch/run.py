@@ -11,7 +11,6 @@ networks gain little from more threads inside one edit, and much from several ed
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import threading
@@ -27,7 +26,7 @@ from smartdj_agent.batch.manifest import Manifest, copy_file
 from smartdj_agent.batch.patch import ItemEdit, NewTake, add_takes, take_name
 from smartdj_agent.batch.rpp import Document
 from smartdj_agent.batch.segment import cut
-from smartdj_agent.batch.survey import Project, Request, Survey, Unit, file_stamp, read_project
+from smartdj_agent.batch.survey import Project, Request, Survey, Unit, file_stamp, key_of, read_project
 from smartdj_agent.console import PipeClosedError, one_line
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.plan import Plan, plan_from_dict, plan_to_dict
@@ -479,7 +478,7 @@ class Batch:
             done = [record for record in records if record is not None and record["record"] == "done"]
             if not any(record["outputs"] for record in done):
                 continue
-            key = _hash([project.sha256, self.request.digest, [[r["unit"], r["outputs"]] for r in done]])
+            key = key_of([project.sha256, self.request.digest, [[r["unit"], r["outputs"]] for r in done]])
             written = self.manifest.project(project.id, key)
             with self._lock:
                 try:
@@ -592,11 +591,7 @@ def _step_info(event: StepFinished, file: str, notices: list[str]) -> dict[str, 
 
 
 def _work_name(unit: Unit) -> str:
-    return _hash([unit.id, unit.key])[:24]
-
-
-def _hash(values: list[object]) -> str:
-    return hashlib.sha256(json.dumps(values, ensure_ascii=True).encode()).hexdigest()
+    return key_of([unit.id, unit.key])[:24]
 
 
 def _explained(failure: Exception) -> SmartDJError:

@@ -75,7 +75,7 @@ class Request:
         """Hash of everything that a result depends on, besides the recording itself."""
         steps = None if self.plan is None else [format_step(item.step) for item in self.plan.enabled_steps()]
         told = [__version__, self.instruction, steps, self.seed, self.mode, self.preset]
-        return _hash([*told, *self.sounds])
+        return key_of([*told, *self.sounds])
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def _survey_recording(found: Survey, path: Path, name: str, request: Request, ha
     except SmartDJError as error:
         found.left_out.append(LeftOut(name, name, error.message, error=error))
         return
-    key = _hash(["recording", sha256, path.suffix.lower(), request.digest])
+    key = key_of(["recording", sha256, path.suffix.lower(), request.digest])
     duration_s = media.frames / media.sample_rate
     found.units.append(Unit(name, one_line(name), key, path, stamp, duration_s, path.stem))
 
@@ -296,7 +296,7 @@ def _survey_item(
         )
     media, sha256, stamp = hashes.media(path)
     segment = segment_of(item, take, media)
-    key = _hash(
+    key = key_of(
         [
             "item",
             sha256,
@@ -500,5 +500,6 @@ class _Hashes:
         return Media(int(info.frames), int(info.samplerate), int(info.channels)), sha256, stamp
 
 
-def _hash(values: list[object]) -> str:
+def key_of(values: list[object]) -> str:
+    """SHA-256 of JSON values: what has the same key needs doing once."""
     return hashlib.sha256(json.dumps(values, ensure_ascii=True).encode()).hexdigest()

@@ -93,6 +93,10 @@ class Job:
         When; `ended` is None while it goes on.
     last_sequence
         Number of its newest event.
+    source_name
+        File name of the recording, for people; empty where nobody told it.
+    mode, seed
+        How it is carried out.
     """
 
     job_id: str
@@ -106,6 +110,9 @@ class Job:
     created: datetime
     ended: datetime | None
     last_sequence: int
+    source_name: str = ""
+    mode: str = "preserve"
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -248,6 +255,9 @@ def job_from_proto(message: job_pb2.Job) -> Job:
         created=_time(message.create_time),
         ended=_time(message.end_time) if message.HasField("end_time") else None,
         last_sequence=message.last_sequence,
+        source_name=message.spec.source_name,
+        mode="generate" if message.spec.mode == job_pb2.MODE_GENERATE else "preserve",
+        seed=message.spec.seed,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.files import file_sha256
 from smartdj_agent.models.codec import Codec
 from smartdj_agent.models.dit import EditDiT
 from smartdj_agent.models.generator import CODEC_SETTINGS, GenerateDiT, is_generator, read_generator
@@ -94,12 +94,6 @@ def role_folder(preset: str, role: str) -> Path:
         hint = f"Run `smartdj models import {files}` with the released files"
         hint += ", or use --add-source library or edit." if pair else "."
     raise SmartDJError(ErrorCode.MODEL_MISSING, f"The {role} of preset {preset!r} is not installed.", hint)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_installed(preset: str, role: str) -> bool:

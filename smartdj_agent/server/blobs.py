@@ -38,7 +38,7 @@ from filelock import FileLock, Timeout
 
 from smartdj_agent.audio import MAX_DURATION_S, read_header
 from smartdj_agent.errors import ErrorCode, SmartDJError
-from smartdj_agent.files import sync_folder
+from smartdj_agent.files import sync_folder, write_file
 from smartdj_agent.server.store import JobChanges, JobRecord, JobStore, StoredAudio
 
 KEEP_UPLOAD_S = 3600.0
@@ -317,7 +317,7 @@ class BlobStore:
         with self._alone():
             mark = self._store.folder_mark(uuid.uuid4().hex)
             if not path.exists():
-                path.write_text(mark, encoding="utf-8")
+                write_file(path, mark, overwrite=True)
             if path.read_text(encoding="utf-8") != mark:
                 raise _shared_folder(data_dir, "by servers with another database")
 

@@ -448,9 +448,13 @@ class JobManager:
     async def _cancel(self, live: _Live) -> JobRecord:
         job_id = live.record.job_id
         if live.worker is not None:
-            with contextlib.suppress(SmartDJError):  # JOB_ENDED: it was faster
+            try:
                 # What is answered now must hold even if the server dies before the worker's report ends the job.
                 await self._change(live, cancelling=True)
+            except SmartDJError:  # JOB_ENDED: it was faster
+                pass
+            except ClaimLostError:
+                await self.db(self.store.ask_cancel, job_id)  # who has it now will see it
             if live.worker is not None:
                 live.worker.cancel(live.task_id)  # the report ends the job
         elif self._shared:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from smartdj_agent.server.blobs import BlobStore
 from smartdj_agent.server.store import HeldAudio, HeldJob, JobStore
@@ -111,15 +111,15 @@ def enforce(store: JobStore, blobs: BlobStore, policy: Policy, now_s: float) -> 
     Killed in the middle, it leaves at most files that the next start's `BlobStore.sweep` takes away.
     """
     blobs.delete_old_parts()
+    # Asked every minute: most of the time no job is due, and then not all of them need be read.
+    unused = tuple(store.unused_audio(now_s))
+    blobs.delete(unused)
     uploading_bytes = blobs.uploading_bytes()
     kept_bytes = store.audio_bytes() + uploading_bytes
-    # Asked every minute: most of the time nothing is due, and then not all jobs need be read.
-    if kept_bytes <= policy.max_store_bytes and not store.anything_due(
-        ended_before_s=now_s - policy.keep_s, now_s=now_s
-    ):
-        return Deletions((), (), kept_bytes)
+    if kept_bytes <= policy.max_store_bytes and not store.any_ended_before(now_s - policy.keep_s):
+        return Deletions((), unused, kept_bytes)
     jobs, audio = store.holdings()
     deletions = decide(jobs, audio, policy, now_s, uploading_bytes)
     store.delete_jobs(deletions.jobs)
     blobs.delete(deletions.audio)
-    return deletions
+    return replace(deletions, audio=(*unused, *deletions.audio))

@@ -815,15 +815,19 @@ class JobStore:
             query = sa.select(sa.func.sum(_AUDIO.c.size_bytes)).where(_AUDIO.c.lost.is_(False))
             return int(connection.scalar(query) or 0)
 
-    def anything_due(self, *, ended_before_s: float, now_s: float) -> bool:
-        """Whether a job ended before then, or unused audio has had its time; seconds since the epoch.
-
-        Cheap to ask, where `holdings` reads every job.
-        """
-        old = sa.select(_JOBS.c.number).where(_JOBS.c.ended_s <= ended_before_s)
-        unused = sa.select(_AUDIO.c.sha256).where(_AUDIO.c.keep_until_s <= now_s, _NOT_REFERRED_TO)
+    def unused_audio(self, now_s: float) -> list[str]:
+        """Return the audio that no job refers to and that has had its time; `now_s` in seconds since the epoch."""
+        query = sa.select(_AUDIO.c.sha256).where(_AUDIO.c.keep_until_s <= now_s, _NOT_REFERRED_TO)
         with self._reading() as connection:
-            return any(connection.execute(query.limit(1)).first() is not None for query in (old, unused))
+            return list(connection.scalars(query))
+
+    def any_ended_before(self, when_s: float) -> bool:
+        """Whether a job ended by then, seconds since the epoch. Cheap to ask, where `holdings` reads every job."""
+        with self._reading() as connection:
+            return (
+                connection.execute(sa.select(_JOBS.c.number).where(_JOBS.c.ended_s <= when_s).limit(1)).first()
+                is not None
+            )
 
     def holdings(self) -> tuple[list[HeldJob], list[HeldAudio]]:
         """Return all jobs and all audio files of one moment, as `smartdj_agent.server.retention` needs them."""

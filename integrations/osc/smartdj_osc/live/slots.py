@@ -378,11 +378,11 @@ class SlotBank:
         slot = self._slots.get(name)
         if slot is None:
             return ()
-        effects = list(self._forget_wish()) if self.awaited == name else []
+        if self.awaited == name:
+            self._wish = None  # told by the slot's end; that it is no longer late as well would be a step back
         del self._slots[name]
-        if slot.computing:
-            effects.append(CancelCompute(name, slot.revision))
-        return (*effects, Clear(name), Changed(name, SlotState.EMPTY))
+        computing = (CancelCompute(name, slot.revision),) if slot.computing else ()
+        return (*computing, Clear(name), Changed(name, SlotState.EMPTY))
 
     def _defined(self, name: str) -> Slot:
         slot = self._slots.get(name)

@@ -3,15 +3,16 @@
     python -m benchmarks.cluster --workers 1 2 4 --engines local ray --out docs/cluster --markdown-into docs/cluster.md
 
 Writes ``results.json`` into ``--out``, and the tables between ``<!-- cluster -->`` and ``<!-- /cluster -->`` of a file.
-What is run: `training.dataset` (pairs of recordings), `training.latents` with the shipped codec, and whole edits of the
-demo recording by the shipped networks, one thread per worker. The figures for large jobs are computed from the costs
-per item that were measured here.
+What is run: `training.dataset` (pairs of recordings), `training.latents` with the shipped codec, `training.evaluate`
+(cases of two operations), and whole edits of the demo recording by the shipped networks, one thread per worker. The
+figures for large jobs are computed from the costs per item that were measured here.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import multiprocessing
 import os
@@ -28,7 +29,7 @@ from smartdj_agent.events import Finished, PlanReady
 from smartdj_agent.files import write_file
 from smartdj_agent.models.weights import role_folder
 from smartdj_agent.scatter import Work, connected, cores, pin_threads, scatter
-from training import dataset, latents
+from training import dataset, evaluate, latents
 from training.clips import ClipStore, read_manifest
 from training.dataset import write_dataset
 from training.evaluate import machine, replace_anchored
@@ -39,6 +40,8 @@ INSTRUCTION = "make this sound like a rainy harbour"
 PAIRS, RECORDINGS = 1_000_000, 10_000
 DAY_S = 86_400.0
 EDITED_S = 10.0
+CASE_TASKS = ("remove", "volume")
+"""What is evaluated here: two operations say as much of workers as all."""
 
 
 class Watch:
@@ -72,24 +75,41 @@ class Watch:
         """From the beginning to the last result."""
         return self.ends_s[-1] - self.began_s
 
+    @property
+    def rate(self) -> float | None:
+        """Results per second once every worker has had its first, without their start; None where that is too few."""
+        after = self.ends_s[self.workers - 1 :]
+        return (len(after) - 1) / (after[-1] - after[0]) if len(after) > self.workers else None
+
 
 def kill_a_worker(ray: str | None) -> int:
-    """Kill one worker process without warning; returns how many were killed."""
+    """Kill one worker process of ours without warning; returns how many were killed: none on somebody else's Ray."""
     if ray is None:
         processes = [child.pid for child in multiprocessing.active_children() if child.pid]
     else:
-        processes = [pid for pid, name in running() if name.startswith("ray::_carry_out_remotely")]
+        processes = [pid for pid, name in descendants() if name.startswith("ray::_carry_out_remotely")]
     if processes:
         os.kill(processes[0], signal.SIGKILL)
     return min(1, len(processes))
 
 
-def running() -> Iterator[tuple[int, str]]:
-    """Processes of this machine: number and command line."""
+def descendants() -> list[tuple[int, str]]:
+    """This process's children, theirs, and so on: number and command line."""
+    parents: dict[int, int] = {}
+    names: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with contextlib.suppress(OSError):
-                yield int(entry.name), (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                pid = int(entry.name)
+                parents[pid] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                names[pid] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+
+    def ours(pid: int) -> bool:
+        while pid and pid != os.getpid():
+            pid = parents.get(pid, 0)
+        return bool(pid)
+
+    return [(pid, name) for pid, name in names.items() if pid != os.getpid() and ours(pid)]
 
 
 @contextlib.contextmanager
@@ -146,9 +166,26 @@ def editing(chosen: argparse.Namespace, ray: str | None, watch: Watch, out: Path
     return "".join(found[index][:8] for index in range(chosen.edits))
 
 
+def evaluating(chosen: argparse.Namespace, ray: str | None, watch: Watch, out: Path) -> str:
+    """Measure cases of the evaluation; returns the hash of all figures but times."""
+    choice = evaluate.Choice(CASE_TASKS, {"preserve": chosen.cases // len(CASE_TASKS)}, 0)
+    folders = [folder.absolute() for folder in chosen.folders]
+    prepare = partial(evaluate.prepare, folders, "test", None, "small", "cpu", ("preserve",), 0, {})
+    journal = evaluate.Journal(out / "cases.jsonl", {})
+    with watched(evaluate, watch):
+        cases = evaluate.carry_out_cases(choice, prepare, journal, ray=ray, workers=watch.workers)
+    journal.close()
+    results = evaluate.gathered(cases)
+    for record in results["records"]:
+        for key in evaluate.TIMINGS:
+            record["figures"].pop(key, None)
+    return hashlib.sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()
+
+
 JOBS: dict[str, Callable[[argparse.Namespace, str | None, Watch, Path], str]] = {
     "synthesis": synthesis,
     "encoding": encoding,
+    "evaluation": evaluating,
     "editing": editing,
 }
 
@@ -156,6 +193,7 @@ JOBS: dict[str, Callable[[argparse.Namespace, str | None, Watch, Path], str]] = 
 def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     """Run everything; returns the results."""
     runs: list[dict[str, Any]] = []
+    before = os.getloadavg()[0]
     engines = {"local": None, "ray": chosen.ray}
     with tempfile.TemporaryDirectory(prefix="smartdj-cluster-", dir=chosen.work) as folder:
         for engine in chosen.engines:
@@ -166,19 +204,26 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
                         out = Path(folder) / f"{engine}-{name}-{workers}-{kill}"
                         watch = Watch(workers, kill=kill)
                         sha256 = JOBS[name](chosen, engines[engine], watch, out)
-                        items = chosen.edits if name == "editing" else chosen.count
+                        items = count_of(chosen, name)
+                        rate = None if kill or watch.rate is None else watch.rate * items / len(watch.ends_s)
                         size = sum(path.stat().st_size for path in out.glob("*")) if out.is_dir() else 0
                         run = {
                             "job": name, "engine": engine, "workers": workers, "killed": watch.killed, "items": items,
                             "seconds": round(watch.seconds, 2), "first_s": round(watch.ends_s[0] - watch.began_s, 2),
+                            "items_per_s": None if rate is None else round(rate, 3),
                             "sha256": sha256, "bytes": size,
                         }  # fmt: skip
                         print(json.dumps(run), flush=True)
                         runs.append(run)
     return {
-        "machine": machine(), "cores": cores(), "load": os.getloadavg()[0], "runs": runs,
-        "item_s": {name: item_cost(chosen, name) for name in chosen.jobs},
+        "machine": machine(1), "cores": cores(), "load": [before, os.getloadavg()[0]], "runs": runs,
+        "item_s": {name: item_cost(chosen, name) for name in chosen.jobs if name != "evaluation"},
     }  # fmt: skip
+
+
+def count_of(chosen: argparse.Namespace, name: str) -> int:
+    """How many items a job has."""
+    return {"editing": int(chosen.edits), "evaluation": int(chosen.cases)}.get(name, int(chosen.count))
 
 
 def item_cost(chosen: argparse.Namespace, name: str) -> float:
@@ -210,8 +255,19 @@ def _synthesised(store: ClipStore, index: int) -> object:
     return make_example(example_seed(0, "single", "train", index), "single", store, default_knowledge(), "train")
 
 
+def efficiency(results: dict[str, Any], name: str) -> float | None:
+    """What share of its speed a worker keeps beside others: one per core, against one alone. None if not measured."""
+    rates = {
+        run["workers"]: run["items_per_s"]
+        for run in results["runs"]
+        if run["job"] == name and run["engine"] == results["runs"][0]["engine"] and run["items_per_s"]
+    }
+    both = 1 in rates and results["cores"] in rates and results["cores"] > 1
+    return round(rates[results["cores"]] / (results["cores"] * rates[1]), 3) if both else None
+
+
 def on_paper(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """What large jobs would take: from the costs per item and the sizes that were measured."""
+    """What large jobs would take: from the costs per item, the sizes and the efficiency that were measured."""
     rows = []
     for name, items, what in (
         ("synthesis", PAIRS, "1M pairs of 10 s, made"),
@@ -220,7 +276,7 @@ def on_paper(results: dict[str, Any]) -> list[dict[str, Any]]:
     ):
         if name not in results["item_s"]:
             continue
-        cost = results["item_s"][name]
+        cost, kept = results["item_s"][name], efficiency(results, name)
         sizes = [run["bytes"] / run["items"] for run in results["runs"] if run["job"] == name and run["bytes"]]
         rows.append(
             {
@@ -228,6 +284,8 @@ def on_paper(results: dict[str, Any]) -> list[dict[str, Any]]:
                 "item_s": cost,
                 "core_hours": round(cost * items / 3600, 1),
                 "cores_for_a_day": round(cost * items / DAY_S, 2),
+                "efficiency": kept,
+                "busy_cores_for_a_day": None if kept is None else round(cost * items / DAY_S / min(kept, 1.0), 2),
                 "gigabytes": round(sizes[0] * items / 1e9, 1) if sizes else None,
             }
         )
@@ -236,24 +294,34 @@ def on_paper(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 def markdown(results: dict[str, Any]) -> str:
     """The tables."""
-    lines = ["| job | engine | workers | killed | items | s | items/s | hash |", "|---|---|---|---|---|---|---|---|"]
+
+    def shown(value: object) -> str:
+        return "–" if value is None else str(value)
+
+    lines = [
+        "| job | engine | workers | killed | items | s, with start | items/s, without | hash |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for run in results["runs"]:
-        rate = run["items"] / run["seconds"]
         cells = (
-            run["job"], run["engine"], run["workers"], run["killed"], run["items"], run["seconds"], f"{rate:.2f}",
-            f"`{run['sha256'][:12]}`",
+            run["job"], run["engine"], run["workers"], run["killed"], run["items"], run["seconds"],
+            run["items_per_s"], f"`{run['sha256'][:12]}`",
         )  # fmt: skip
-        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
-    lines += ["", "| on paper | s per item and core | core hours | cores for a day | GB |", "|---|---|---|---|---|"]
+        lines.append("| " + " | ".join(map(shown, cells)) + " |")
+    lines += [
+        "",
+        "| on paper | s per item and core | core hours | cores to do it in a day | efficiency | cores so | GB |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in results["on_paper"]:
-        size = "" if row["gigabytes"] is None else row["gigabytes"]
-        cells = (row["what"], row["item_s"], row["core_hours"], row["cores_for_a_day"], size)
-        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+        lines.append("| " + " | ".join(map(shown, row.values())) + " |")
     equal = "equal" if results["equal"] else "NOT equal"
     lines += [
         "",
-        f"All hashes of a job are {equal}. Seconds include the workers' start. Made by `{results['command']}`; load "
-        f"before it {results['load']:.1f} on {results['cores']} cores. {results['machine']}",
+        f"All hashes of a job are {equal}. `killed` workers were killed after the first result. Efficiency: the speed "
+        f"that a worker keeps with one on each of the {results['cores']} cores, against one alone; *cores so* counts it "
+        f"in. Made by `{results['command']}`; load before it {results['load'][0]:.1f}, after it "
+        f"{results['load'][1]:.1f}, on {results['cores']} cores. {results['machine']}",
     ]
     return "\n".join(lines)
 
@@ -268,6 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=64, help="pairs")
     parser.add_argument("--shard", type=int, default=8, help="pairs in a shard")
     parser.add_argument("--edits", type=int, default=8, help="recordings")
+    parser.add_argument("--cases", type=int, default=16, help="cases of the evaluation; an even number")
     parser.add_argument("--folders", type=Path, nargs="+", default=[Path("../shared/bank")], help="clip folders")
     parser.add_argument("--work", type=Path, help="where the sets are written for the moment")
     parser.add_argument("--out", type=Path, default=Path("docs/cluster"))
@@ -278,7 +347,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results["equal"] = all(len(found) == 1 for found in hashes.values())
     results["on_paper"] = on_paper(results)
     options = f"--workers {' '.join(map(str, chosen.workers))} --engines {' '.join(chosen.engines)}"
-    more = f"--jobs {' '.join(chosen.jobs)} --count {chosen.count} --shard {chosen.shard} --edits {chosen.edits}"
+    more = f"--jobs {' '.join(chosen.jobs)} --count {chosen.count} --shard {chosen.shard} --edits {chosen.edits} "
+    more += f"--cases {chosen.cases}"
     results["command"] = f"python -m benchmarks.cluster {options} {more}"
     chosen.out.mkdir(parents=True, exist_ok=True)
     write_file(chosen.out / "results.json", json.dumps(results, indent=1) + "\n", overwrite=True)

@@ -289,3 +289,21 @@ def test_a_killed_servers_job_goes_on_after_its_last_finished_step(
     assert "step 0" in killed.did
     assert "step 0" not in other.did
     assert other.did[-1] == "step 2"
+
+
+def test_a_cancel_that_was_answered_holds_when_the_job_changes_hands(
+    replicas: list[Replica], balanced: grpc.Channel
+) -> None:
+    door = Door(balanced)
+    job = submit(door, upload(door, wav(seed=5)), uuid.uuid4().hex, plan=THREE_STEPS)
+    until(lambda: any(replica.did for replica in replicas))
+    killed, other = replicas if replicas[0].did else replicas[::-1]
+    os.kill(killed.process.pid, signal.SIGKILL)
+    with grpc.insecure_channel(f"127.0.0.1:{other.port_file.read_text().strip()}") as channel:
+        left = Door(channel)
+        # The dead one still has the job: all that the other can do is to note the wish.
+        left.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=job.job_id), timeout=60)
+        assert state(left, job.job_id) == job_pb2.JOB_STATE_RUNNING
+        until(lambda: state(left, job.job_id) in ENDED)
+        assert state(left, job.job_id) == job_pb2.JOB_STATE_CANCELLED
+    assert not other.did

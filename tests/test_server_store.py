@@ -352,10 +352,14 @@ def test_all_is_there_after_opening_again(tmp_path: Path) -> None:
     first.close()
 
 
-def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_database_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
     with JobStore(sqlite_url(tmp_path))._writing() as connection:
-        connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN cancelling"))
-        connection.execute(sa.text("UPDATE schema_version SET version = 1"))
+        for table in ("claims", "replicas", "data_folders"):
+            connection.execute(sa.text(f"DROP TABLE {table}"))
+        if version == 1:
+            connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN cancelling"))
+        connection.execute(sa.text(f"UPDATE schema_version SET version = {version}"))
         connection.execute(
             sa.text(
                 "INSERT INTO jobs"
@@ -368,6 +372,11 @@ def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -
     store.append("old", [], cancelling=True)
     assert store.get("old").cancelling
     store.close()
+    several = JobStore(sqlite_url(tmp_path), replica="one")
+    claimed = several.claim("old")
+    assert claimed is not None
+    assert claimed.cancelling
+    several.close()
 
 
 def test_what_is_due_is_found_without_reading_all(store: JobStore) -> None:

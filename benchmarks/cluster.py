@@ -24,6 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from smartdj_agent.audio import Audio, audio_sha256, read_audio
 from smartdj_agent.events import Finished, PlanReady
 from smartdj_agent.files import write_file
@@ -87,29 +89,11 @@ def kill_a_worker(ray: str | None) -> int:
     if ray is None:
         processes = [child.pid for child in multiprocessing.active_children() if child.pid]
     else:
-        processes = [pid for pid, name in descendants() if name.startswith("ray::_carry_out_remotely")]
+        ours = psutil.Process().children(recursive=True)
+        processes = [child.pid for child in ours if "".join(child.cmdline()).startswith("ray::_carry_out_remotely")]
     if processes:
         os.kill(processes[0], signal.SIGKILL)
     return min(1, len(processes))
-
-
-def descendants() -> list[tuple[int, str]]:
-    """This process's children, theirs, and so on: number and command line."""
-    parents: dict[int, int] = {}
-    names: dict[int, str] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            with contextlib.suppress(OSError):
-                pid = int(entry.name)
-                parents[pid] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                names[pid] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-
-    def ours(pid: int) -> bool:
-        while pid and pid != os.getpid():
-            pid = parents.get(pid, 0)
-        return bool(pid)
-
-    return [(pid, name) for pid, name in names.items() if pid != os.getpid() and ours(pid)]
 
 
 @contextlib.contextmanager
@@ -319,8 +303,8 @@ def markdown(results: dict[str, Any]) -> str:
     lines += [
         "",
         f"All hashes of a job are {equal}. `killed` workers were killed after the first result. Efficiency: the speed "
-        f"that a worker keeps with one on each of the {results['cores']} cores, against one alone; *cores so* counts it "
-        f"in. Made by `{results['command']}`; load before it {results['load'][0]:.1f}, after it "
+        f"that a worker keeps with one on each of the {results['cores']} cores, against one alone; *cores so* counts "
+        f"it in. Made by `{results['command']}`; load before it {results['load'][0]:.1f}, after it "
         f"{results['load'][1]:.1f}, on {results['cores']} cores. {results['machine']}",
     ]
     return "\n".join(lines)

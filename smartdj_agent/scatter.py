@@ -278,7 +278,12 @@ def connected(address: str, workers: int | None = None, threads: int = 1) -> Ite
     if ray.is_initialized():
         yield ray
         return
-    own = {"num_cpus": threads * workers if workers else cores(), "include_dashboard": False}
+    own = {
+        "num_cpus": threads * workers if workers else cores(),
+        "include_dashboard": False,
+        # By default Ray's workers give way to everything else on the machine, and starve on a busy one.
+        "_system_config": {"worker_niceness": 0},
+    }
     # With this process's paths the workers find the code of a checkout, too, where it lies in the same place.
     paths = os.pathsep.join(path for path in sys.path if path)
     try:

@@ -281,7 +281,7 @@ def test_a_killed_servers_job_goes_on_after_its_last_finished_step(
             return False
 
     until(ended)
-    assert state(door, job.job_id) == job_pb2.JOB_STATE_SUCCEEDED
+    assert job_of(door, job.job_id).state == job_pb2.JOB_STATE_SUCCEEDED, job_of(door, job.job_id).error
     seen = watched(door, job.job_id)
     finished = [event.step_finished.index for event in seen if event.WhichOneof("event") == "step_finished"]
     assert finished == [0, 1, 2]

@@ -10,6 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
+
+import sqlalchemy as sa
 
 OPTIONS = ("-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=100", "-c", "shared_buffers=16MB")
 
@@ -62,3 +65,13 @@ def postgresql() -> Iterator[str]:
             os.kill(own, 3) if not become else subprocess.run([*become, "kill", "-QUIT", str(own)], check=True)
             server.stdout.close()
             server.wait(60)
+
+
+def new_database(url: str) -> str:
+    """Make an empty database beside the one of `url`; returns its URL."""
+    name = f"d{uuid4().hex}"
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+pg8000:"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return url.replace("/postgres?", f"/{name}?")

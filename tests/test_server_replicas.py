@@ -34,16 +34,21 @@ LEASE_S = 3.0
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     with postgres.postgresql() as url:
         yield url
 
 
+@pytest.fixture
+def database(postgresql: str) -> str:
+    return postgres.new_database(postgresql)
+
+
 @pytest.fixture(scope="module")
-def pair(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, Live, Path]]:
+def pair(postgresql: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, Live, Path]]:
     """Two servers; one takes 0.1 s per denoising step and writes down what it does, the other only talks."""
     folder = tmp_path_factory.mktemp("pair")
-    options: dict[str, Any] = {"database_url": database, "lease_s": LEASE_S}
+    options: dict[str, Any] = {"database_url": postgres.new_database(postgresql), "lease_s": LEASE_S}
     (folder / "log").mkdir()
     with (
         live_server(folder / "data", devices=("stub:0.1",), library=[folder / "log"], **options) as working,
@@ -130,12 +135,23 @@ def test_a_job_is_changed_by_who_has_it_and_taken_over_from_the_silent(database:
         ben.leave()
 
 
-def test_a_folder_belongs_to_one_database(database: str, tmp_path: Path) -> None:
-    with live_server(tmp_path, database_url=database, agent="tests.stub_agent:never_ready"):
+def test_a_folder_belongs_to_one_database(postgresql: str, database: str, tmp_path: Path) -> None:
+    idle = {"agent": "tests.stub_agent:never_ready"}
+    own, other = tmp_path / "own", tmp_path / "other"
+    for _ in range(2):
+        with live_server(own, database_url=database, **idle):
+            pass
+    wrong: list[tuple[Path, dict[str, str]]] = [
+        (own, {}),
+        (own, {"database_url": postgres.new_database(postgresql)}),
+        (other, {"database_url": database}),
+    ]
+    for folder, options in wrong:
+        with pytest.raises(SmartDJError) as caught, live_server(folder, **idle, **options):
+            pass
+        assert (caught.value.code, caught.value.field) == (ErrorCode.SERVER_CONFIG, "data_dir")
+    with live_server(other, **idle):  # nothing was left there
         pass
-    with pytest.raises(SmartDJError) as caught, live_server(tmp_path):
-        pass
-    assert (caught.value.code, caught.value.field) == (ErrorCode.SERVER_CONFIG, "data_dir")
 
 
 # --- two servers

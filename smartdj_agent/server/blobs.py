@@ -310,16 +310,25 @@ class BlobStore:
             shutil.rmtree(self._tmp, ignore_errors=True)
 
     def _check_mark(self, data_dir: Path) -> None:
-        """Refuse a folder of another database: this one's servers would take its files for leftovers."""
+        """Refuse another database's folder, whose files would count as leftovers, and a second folder of this one."""
         path = data_dir / "database"
         if not path.exists() and (data_dir / "jobs.db").exists():
             raise _shared_folder(data_dir, "with jobs.db")
         with self._alone():
-            mark = self._store.folder_mark(uuid.uuid4().hex)
-            if not path.exists():
-                write_file(path, mark, overwrite=True)
-            if path.read_text(encoding="utf-8") != mark:
+            own = path.read_text(encoding="utf-8") if path.exists() else ""
+            new = uuid.uuid4().hex
+            mark = self._store.folder_mark("" if own else new)
+            if own and own != mark:
                 raise _shared_folder(data_dir, "by servers with another database")
+            if mark == new:
+                write_file(path, mark, overwrite=True)
+            elif not own:
+                raise SmartDJError(
+                    ErrorCode.SERVER_CONFIG,
+                    f"this database's servers keep their audio in another folder than {data_dir}",
+                    "give all servers of a database the same --data-dir, and check that it is mounted",
+                    field="data_dir",
+                )
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -735,10 +735,10 @@ class JobStore:
             return {self.replica, *connection.scalars(sa.select(_REPLICAS.c.replica).where(since))}
 
     def folder_mark(self, new: str) -> str:
-        """Return the mark of the one data folder that belongs to this database; `new` where there is none yet."""
+        """Return the mark of the one data folder that belongs to this database; where there is none yet, `new` it is."""
         with self._writing() as connection:
             known = connection.scalar(sa.select(_FOLDERS.c.mark))
-            if known is None:
+            if known is None and new:
                 connection.execute(sa.insert(_FOLDERS).values(mark=new))
             return known or new
 

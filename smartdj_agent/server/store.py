@@ -735,7 +735,7 @@ class JobStore:
             return {self.replica, *connection.scalars(sa.select(_REPLICAS.c.replica).where(since))}
 
     def folder_mark(self, new: str) -> str:
-        """Return the mark of the one data folder that belongs to this database; `new`, if any, where there is none yet."""
+        """Return the mark of the one data folder that belongs to this database; where none does, `new`, if any, is it."""
         with self._writing() as connection:
             known = connection.scalar(sa.select(_FOLDERS.c.mark))
             if known is None and new:

@@ -735,7 +735,7 @@ class JobStore:
             return {self.replica, *connection.scalars(sa.select(_REPLICAS.c.replica).where(since))}
 
     def folder_mark(self, new: str) -> str:
-        """Return the mark of the one data folder that belongs to this database; where none does, `new`, if any, is it."""
+        """Return the mark of the one data folder that belongs to this database: `new`, if any, where none does yet."""
         with self._writing() as connection:
             known = connection.scalar(sa.select(_FOLDERS.c.mark))
             if known is None and new:

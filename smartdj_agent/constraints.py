@@ -52,45 +52,175 @@ class Located:
     azimuth_deg: float | None
 
 
-_NOT = r"(?:don't|do not|dont|never|please don't)"
-_THE = r"(?:the |my |his |her |their |all |all the |any )?"
+_NOT = r"(?:don't|do not|dont|never|please don't|please do not|no need to|you (?:must|may|should) not|not to|not)"
+_THE = (
+    r"(?:the |my |his |her |their |our |that |those |this |all |all the |any |any of the |both |"
+    r"(?:an?y? )?sound of )*"
+)
 _NOUN = r"(?P<noun>[a-z][a-z' -]*?)"
-_SIDE = r"(?P<side>left|right)(?: hand)?(?: side| ear| channel| half)?"
-_ON = rf"(?:on|to|at) the {_SIDE}"
-_PUT = r"(?:add|put|place)"
-_MUST = r"(?:must|should|has to|have to|needs to|need to)"
-_STAY = r"(?:stay|stays|remain|remains|survive|survives|be kept|is kept|are kept)"
-_FREE = r"(?:empty|clear|free|silent)"
-_AS_IS = r"(?:exactly |just )?as (?:it is|they are|is)"
-_CHANGE = r"(?:remove|change|touch|alter|edit)"
-_ALL = r"(?:anything|a thing|what's there|what is there|what is already there|the rest|any of it)"
-_SPARE = r"(?:lose|drop|remove|delete|cut|mute|kill|turn down|lower)"
+_SIDE = r"(?P<side>left|right)(?:[ -]hand)?(?: side| ear| channel| half| speaker)?"
+_ON = rf"(?:on|to|at|in|from|over on|onto) (?:the |my )?{_SIDE}"
+_PUT = r"(?:add|put|place|introduce|insert|bring in)"
+_MUST = r"(?:must|should|shall|has to|have to|needs to|need to|ought to|is to|are to)"
+_STAY = (
+    r"(?:(?:stay|stays|remain|remains|survive|survives|is here to stay)(?: in| there| put| in there)?|"
+    r"(?:be|is|are|gets|get) (?:kept|preserved|retained|spared|saved)(?: in)?|be there|be left in)"
+)
+_FREE = r"(?:empty|clear|free|silent|quiet|bare|untouched by sound)"
+_AS_IS = (
+    r"(?:exactly |just |precisely )?(?:as (?:it|they) (?:is|are)|as is|the way (?:it|they) (?:is|are)|"
+    r"like (?:it|they) (?:is|are))"
+)
+_CHANGE = r"(?:remove|change|touch|alter|edit|modify|mess with|mute|delete|drop)"
+_CHANGING = r"(?:removing|changing|touching|altering|editing|modifying|messing with)"
+_ALL = (
+    r"(?:anything|a thing|what's there|what is there|what is already there|what's already there|the rest|any of it|"
+    r"anything (?:that's|that is) (?:already )?there|the existing sounds|existing sounds|the original|anything else)"
+)
+_SPARE = r"(?:lose|drop|remove|delete|cut|mute|kill|turn down|lower|take away|take out|get rid of|throw away|silence)"
+_LOSING = r"(?:losing|removing|dropping|cutting|deleting|muting|taking away|getting rid of)"
+_NEW = r"(?:new|added|additional|extra|further|other)"
+_THINGS = r"(?:sounds?|things?|elements?|noises?|sources?|material)"
+_WHAT_IS_THERE = (
+    r"(?:what is|what's|the sounds that are|the sounds|whatever is|everything that is|everything that's|all that's|"
+    r"all that is) "
+    r"(?:already )?there"
+)
 
 _PATTERNS: tuple[tuple[ConstraintKind, str], ...] = (
-    (ConstraintKind.NO_ADD_SIDE, rf"{_NOT} {_PUT} (?:anything|a thing|new sounds|sounds)(?: new)? {_ON}"),
-    (ConstraintKind.NO_ADD_SIDE, rf"{_PUT} nothing(?: new)? {_ON}"),
-    (ConstraintKind.NO_ADD_SIDE, rf"(?:no|without) (?:new|added|additional|extra) sounds? {_ON}"),
-    (ConstraintKind.CLEAR_SIDE, rf"(?:with |have )?nothing {_ON}"),
-    (ConstraintKind.CLEAR_SIDE, rf"(?:keep|leave) the {_SIDE} {_FREE}"),
-    (ConstraintKind.CLEAR_SIDE, rf"the {_SIDE} {_MUST} (?:be|stay|remain) {_FREE}"),
-    (ConstraintKind.NO_ADD, rf"{_NOT} add (?:anything|any|a thing|new|sounds|more)\b.*"),
-    (ConstraintKind.NO_ADD, r"(?:add nothing|nothing new|no new sounds?|no added sounds?|no additions)\b.*"),
-    (ConstraintKind.NO_ADD, r"without (?:adding|any new|new)\b.*"),
-    (ConstraintKind.NO_ADD, r"(?:only|just)(?: use| with)? (?:what is|what's|the sounds that are) (?:already )?there"),
-    (ConstraintKind.NO_ADD, r"(?:use |with )?(?:only|just)(?: use| with)? the existing sounds"),
+    (ConstraintKind.NO_ADD_SIDE, rf"{_NOT} {_PUT} (?:anything|a thing|new {_THINGS}|{_THINGS})(?: new| else)? {_ON}"),
+    (ConstraintKind.NO_ADD_SIDE, rf"{_PUT} (?:nothing|no {_NEW} {_THINGS}|no additions|no {_THINGS})(?: new)? {_ON}"),
+    (ConstraintKind.NO_ADD_SIDE, rf"(?:no|without) (?:{_NEW} {_THINGS}|additions|nothing new) {_ON}"),
+    (
+        ConstraintKind.NO_ADD_SIDE,
+        rf"(?:nothing|anything) new (?:goes |comes |stays |is )?(?:(?:off|away from)"
+        rf" the {_SIDE}|{_ON.replace('?P<side>', '?P<side2>')})",
+    ),
+    (
+        ConstraintKind.NO_ADD_SIDE,
+        rf"{_NEW} (?:{_THINGS} )?(?:not|never|stays? off|off) (?:{_ON}|"
+        rf"the {_SIDE.replace('?P<side>', '?P<side2>')})",
+    ),
+    (
+        ConstraintKind.NO_ADD_SIDE,
+        rf"the {_SIDE} (?:gets|is to get|{_MUST} get|receives) (?:no|nothing)"
+        rf" (?:{_NEW}(?: {_THINGS})?|additions)",
+    ),
+    (
+        ConstraintKind.CLEAR_SIDE,
+        rf"(?:with |have |put |leave |there {_MUST} be |there is )?(?:nothing|no sounds?)"
+        rf"(?: at all)? {_ON}",
+    ),
+    (ConstraintKind.CLEAR_SIDE, rf"{_NOT} (?:put|place|leave|have) (?:anything|a sound) {_ON}"),
+    (ConstraintKind.CLEAR_SIDE, rf"(?:keep|leave|make|have) (?:the|my) {_SIDE} {_FREE}"),
+    (
+        ConstraintKind.CLEAR_SIDE,
+        rf"(?:the|my) {_SIDE} (?:{_MUST} |is to )?(?:be|stay|stays|remain|remains|is)"
+        rf" {_FREE}",
+    ),
+    (ConstraintKind.CLEAR_SIDE, rf"(?:clear|empty|free|vacate|evacuate) (?:out |up )?(?:the|my) {_SIDE}"),
+    (
+        ConstraintKind.NO_ADD,
+        rf"{_NOT} (?:add|bring in|introduce|insert|put in) (?:anything|any|"
+        rf"a thing|{_NEW}|{_THINGS}|more)\b.*",
+    ),
+    (ConstraintKind.NO_ADD, rf"(?:add nothing|nothing new|no {_NEW} {_THINGS}|no additions|no adding)\b.*"),
+    (ConstraintKind.NO_ADD, rf"without (?:adding|any {_NEW}|{_NEW}|additions|introducing|bringing in)\b.*"),
+    (
+        ConstraintKind.NO_ADD,
+        rf"(?:use |with |work with |by using )?(?:only|just)(?: use| with| work with|"
+        rf" by changing)? (?:{_WHAT_IS_THERE}|the existing {_THINGS})",
+    ),
+    (ConstraintKind.NO_ADD, r"additions (?:are |is )?(?:off limits|forbidden|not allowed|not wanted|unwelcome)"),
     (ConstraintKind.ONLY_ADD, rf"{_NOT} {_CHANGE}(?: or {_CHANGE})? {_ALL}"),
-    (ConstraintKind.ONLY_ADD, r"(?:only|just) add(?: things| sounds| something| to it)?"),
-    (ConstraintKind.ONLY_ADD, rf"(?:leave|keep) (?:everything|all)(?: that's there| that is there| else)? {_AS_IS}"),
-    (ConstraintKind.UNTOUCHED, rf"{_NOT} (?:touch|change|alter|edit) {_THE}{_NOUN}"),
-    (ConstraintKind.UNTOUCHED, rf"(?:leave|keep) {_THE}{_NOUN} (?:alone|untouched|unchanged|{_AS_IS})"),
-    (ConstraintKind.UNTOUCHED, rf"{_THE}{_NOUN} {_MUST} (?:not|never) (?:be )?(?:changed?|altered|touched)"),
-    (ConstraintKind.KEEP, rf"(?:keep|preserve|retain|save)(?! only| just| it\b| the (?:left|right)\b) {_THE}{_NOUN}"),
-    (ConstraintKind.KEEP, rf"leave {_THE}{_NOUN} in"),
+    (
+        ConstraintKind.ONLY_ADD,
+        rf"(?:only|just) (?:add|put)(?: in)?(?: things| {_THINGS}| something| stuff| to it|"
+        rf" new {_THINGS})?(?: on top| to it)?",
+    ),
+    (ConstraintKind.ONLY_ADD, rf"(?:only |just )?by (?:means of )?(?:adding|additions)(?: {_THINGS}| only| alone)?"),
+    (
+        ConstraintKind.ONLY_ADD,
+        rf"(?:leave|keep) (?:everything|all|{_WHAT_IS_THERE}|the original|existing {_THINGS})"
+        rf"(?: that's there| that is there| else)? {_AS_IS}",
+    ),
+    (
+        ConstraintKind.ONLY_ADD,
+        rf"(?:everything|{_WHAT_IS_THERE}|(?:the )?existing {_THINGS})"
+        rf" (?:{_MUST} )?(?:stays?|remains?|is left) (?:{_AS_IS}|unchanged|untouched)",
+    ),
+    (
+        ConstraintKind.ONLY_ADD,
+        r"(?:change|touch|remove) nothing(?: else| that's there| that is there|"
+        r" of what's there)?",
+    ),
+    (ConstraintKind.ONLY_ADD, rf"without {_CHANGING}(?: or {_CHANGING})? {_ALL}"),
+    (
+        ConstraintKind.UNTOUCHED,
+        rf"{_NOT} (?:touch|change|alter|edit|modify|mess with) {_THE}{_NOUN}(?: in any way|"
+        rf" at all)?",
+    ),
+    (ConstraintKind.UNTOUCHED, rf"(?:without|not) {_CHANGING} {_THE}{_NOUN}(?: in any way| at all)?"),
+    (
+        ConstraintKind.UNTOUCHED,
+        rf"(?:leave|keep|let) {_THE}{_NOUN} (?:alone|untouched|unchanged|intact|be|"
+        rf"in peace|{_AS_IS})",
+    ),
+    (
+        ConstraintKind.UNTOUCHED,
+        rf"{_THE}{_NOUN} {_MUST} (?:not|never) (?:be )?(?:changed?|altered|touched|edited|"
+        rf"modified)",
+    ),
+    (
+        ConstraintKind.UNTOUCHED,
+        rf"{_THE}{_NOUN} (?:{_MUST} )?(?:stays?|remains?|be left|is) (?:untouched|unchanged|"
+        rf"intact|alone|{_AS_IS}|fine already|fine {_AS_IS}|good {_AS_IS}|perfect already)",
+    ),
+    (ConstraintKind.UNTOUCHED, rf"(?:hands off(?: of)?|no (?:edits|changes) (?:to|on)) {_THE}{_NOUN}"),
+    (
+        ConstraintKind.KEEP,
+        rf"(?:keep|preserve|retain|save|hold on to|hang on to|conserve|maintain|spare|protect)"
+        rf"(?! only| just| it\b| nothing| quiet| (?:the |my )?(?:left|right)\b) {_THE}{_NOUN}(?: in| there|"
+        rf" in there)?",
+    ),
+    (ConstraintKind.KEEP, rf"leave {_THE}{_NOUN} (?:in|there|in there)"),
     (ConstraintKind.KEEP, rf"{_NOT} {_SPARE} {_THE}{_NOUN}"),
-    (ConstraintKind.KEEP, rf"(?:make sure )?(?:that )?{_THE}{_NOUN} (?:{_MUST} )?{_STAY}"),
-    (ConstraintKind.EXCLUDE, rf"(?:i )?{_NOT} (?:want|wish)(?: to hear)? {_THE}{_NOUN}"),
-    (ConstraintKind.EXCLUDE, rf"(?:with )?(?:no|without|minus) {_THE}{_NOUN}(?: at all)?"),
-    (ConstraintKind.EXCLUDE, rf"there (?:must|should) be no {_NOUN}"),
+    (ConstraintKind.KEEP, rf"{_NOT} make {_THE}{_NOUN} (?:any )?(?:quieter|softer|lower)"),
+    (ConstraintKind.KEEP, rf"without {_LOSING} {_THE}{_NOUN}"),
+    (
+        ConstraintKind.KEEP,
+        rf"(?:make sure |see to it |"
+        rf"ensure )?(?:that )?{_THE}{_NOUN} (?:still )?(?:{_MUST} )?{_STAY}",
+    ),
+    (
+        ConstraintKind.KEEP,
+        rf"i (?:still |really )*(?:need|want to keep|want to hear) {_THE}{_NOUN}(?: in there|"
+        rf" in it)?",
+    ),
+    (ConstraintKind.KEEP, rf"with {_THE}{_NOUN} still (?:there|in it|audible|in)"),
+    (ConstraintKind.KEEP, rf"{_THE}{_NOUN} is (?:important|essential|precious|sacred)"),
+    (
+        ConstraintKind.EXCLUDE,
+        rf"(?:i |we )?{_NOT} (?:want|wish|need|like)(?: to hear)? {_THE}{_NOUN}(?: in (?:it|"
+        rf"there))?",
+    ),
+    (ConstraintKind.EXCLUDE, rf"(?:i |we )(?:hate|can't stand|cannot stand|can't bear|dislike) {_THE}{_NOUN}"),
+    (
+        ConstraintKind.EXCLUDE,
+        rf"(?:with )?(?:no|without|minus|free of|free from|avoid|avoiding|leave out|"
+        rf"leaving out|excluding) {_THE}{_NOUN}(?: at all| in it| whatsoever)?",
+    ),
+    (ConstraintKind.EXCLUDE, rf"there (?:must|should|shall|may|can) be no {_NOUN}"),
+    (
+        ConstraintKind.EXCLUDE,
+        rf"{_THE}{_NOUN} (?:{_MUST} not|must never|may not|can't|cannot|shouldn't|mustn't)"
+        rf" be (?:heard|there|audible|in it|present)",
+    ),
+    (
+        ConstraintKind.EXCLUDE,
+        rf"{_THE}{_NOUN} (?:is|are) (?:forbidden|banned|unwelcome|not allowed|not welcome|"
+        rf"taboo|out of the question)",
+    ),
 )
 _BEFORE, _AFTER = r"(?:but |and |so |yet )?", r"(?: please| though| in place| there| however)?(?: and (?P<rest>.*))?"
 _COMPILED = tuple((kind, re.compile(f"{_BEFORE}{pattern}{_AFTER}")) for kind, pattern in _PATTERNS)
@@ -98,8 +228,9 @@ _COMPILED = tuple((kind, re.compile(f"{_BEFORE}{pattern}{_AFTER}")) for kind, pa
 # "and" and "with" may stand inside a name; so they part clauses only where the second begins like a constraint.
 _CLAUSES = re.compile(
     r"[,;:.!?]|\s+(?:but|while|though|yet)\s+"
-    r"|\s+and\s+(?=keep|leave|don't|do not|never|make sure|nothing|no |without|add nothing)"
-    r"|\s+(?=without |with nothing |with no )"
+    r"|\s+and\s+(?=keep|leave|don't|do not|never|make sure|nothing|no |without|add nothing|preserve|only add|"
+    r"just add)"
+    r"|\s+(?=without |with nothing |with no |free of |free from )"
 )
 
 
@@ -128,7 +259,7 @@ def read_constraints(instruction: str, resolve: Callable[[str], Sequence[str]]) 
             if match is None:
                 continue
             named = match.groupdict()
-            side, noun = named.get("side") or "", (named.get("noun") or "").strip()
+            side, noun = named.get("side") or named.get("side2") or "", (named.get("noun") or "").strip()
             labels = tuple(resolve(noun)) if noun else ()
             if noun and not labels:
                 continue

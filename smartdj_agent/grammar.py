@@ -10,7 +10,7 @@ A name that the step language would misread after a verb, such as ``radio at lef
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -134,6 +134,10 @@ def _open(phrases: Sequence[str], closed_sides: frozenset[str]) -> tuple[str, ..
     return tuple(phrase for phrase, azimuth in named if not any(on_side(azimuth, side) for side in closed_sides))
 
 
+REPEATED = 1 << 32
+"""States from here on are those of repeated lines."""
+
+
 class Automaton:
     """Token automaton; state 0 is the start, state 1 the end of a whole plan."""
 
@@ -141,6 +145,8 @@ class Automaton:
         self.moves: list[dict[int, set[int]]] = [defaultdict(set), defaultdict(set)]
         self.wide: dict[int, list[tuple[frozenset[int], int]]] = {}
         self._inner: set[int] = set()
+        self._part: tuple[int, range, int] | None = None
+        self._layers: list[tuple[int, int]] = []
 
     def state(self) -> int:
         """Make a new state."""
@@ -162,17 +168,51 @@ class Automaton:
                 here = fresh
         self.moves[here][tokens[-1]].add(end)
 
+    def repeat(self, start: int, inner: range, end: int, layers: Sequence[tuple[int, int]]) -> None:
+        """Let what leads from `start` through the states `inner` to `end` also lead from one state to another.
+
+        A plan has six lines of thousands of states each that differ in nothing but where they begin and end; so they
+        are laid once, and the states of a layer are numbers that name layer and state.
+        """
+        self._part = (start, inner, end)
+        self._layers = list(layers)
+
+    def _tokens(self, state: int) -> Iterator[Mapping[int, set[int]]]:
+        """What leads out of a state, before targets are moved to their layer."""
+        if self._part is None or state < REPEATED:
+            yield self.moves[state]
+            yield from (self.moves[self._part[0]] for begin, _ in self._layers if self._part and begin == state)
+        else:
+            inner = self._part[1]
+            yield self.moves[inner[(state - REPEATED) % len(inner)]]
+
+    def _targets(self, state: int, token: int) -> set[int]:
+        if self._part is None:
+            return self.moves[state].get(token, set())
+        opening, inner, end = self._part
+        if state >= REPEATED:
+            layer, place = divmod(state - REPEATED, len(inner))
+            found: set[int] = set()
+            parts = [(layer, self.moves[inner[place]])]
+        else:
+            found = set(self.moves[state].get(token, ()))
+            parts = [(layer, self.moves[opening]) for layer, (begin, _) in enumerate(self._layers) if begin == state]
+        for layer, moves in parts:
+            first = REPEATED + layer * len(inner) - inner.start
+            found |= {self._layers[layer][1] if target == end else first + target for target in moves.get(token, ())}
+        return found
+
     def next_states(self, states: frozenset[int], token: int) -> frozenset[int]:
         """States after one more token; empty if the token is not allowed."""
         found: set[int] = set()
         for state in states:
-            found |= self.moves[state].get(token, set())
+            found |= self._targets(state, token)
             found |= {end for tokens, end in self.wide.get(state, ()) if token in tokens}
         return frozenset(found)
 
     def allowed(self, states: frozenset[int]) -> set[int]:
         """Tokens that may follow."""
-        found = {token for state in states for token in self.moves[state]}
+        found = {token for state in states for moves in self._tokens(state) for token in moves}
         return found.union(*(tokens for state in states for tokens, _ in self.wide.get(state, ())))
 
 
@@ -185,6 +225,7 @@ def plan_automaton(
     max_steps: int,
     free: FreeText | None,
     bound: Leeway | None = None,
+    may_end: bool = False,
 ) -> Automaton:
     """Build the automaton of all plans over given sounds.
 
@@ -204,6 +245,8 @@ def plan_automaton(
         What a question may be written with; None if the model may not ask back.
     bound
         What the instruction forbids; None for nothing.
+    may_end
+        Whether the plan may end before its first line; where steps stand before it.
 
     Raises
     ------
@@ -211,7 +254,6 @@ def plan_automaton(
         If nothing at all could be written.
     """
     automaton = Automaton()
-    tokenize = lru_cache(maxsize=None)(tokenize)  # every line has the same segments
     line_feed = tokenize("\n")
     names, new_names = _folded(existing), _folded(addable)
     allowed = dict.fromkeys(VERBS, names)
@@ -225,7 +267,7 @@ def plan_automaton(
         places = _open(PLACES, bound.closed_to_adds)
         new_names = [name for name in new_names if name not in bound.absent] if bound.addable else []
         names = changeable
-    if not names and not new_names and free is None:
+    if not names and not new_names and free is None and not may_end:
         raise ValueError("a plan needs a sound to change or to add, or leave to ask")
 
     def join(start: int, options: Iterable[str], end: int) -> None:
@@ -274,11 +316,16 @@ def plan_automaton(
 
     # The first line must be a step (or a question); after each line the plan may end.
     here = START
-    for _ in range(max_steps):
-        following = automaton.state()
-        line(here, following)
-        automaton.moves[following][end_token].add(ACCEPT)
-        here = following
+    if may_end:
+        automaton.moves[START][end_token].add(ACCEPT)
+    ends = [automaton.state() for _ in range(max_steps)]
+    for end in ends:
+        automaton.moves[end][end_token].add(ACCEPT)
+    opening, after = automaton.state(), automaton.state()
+    first = len(automaton.moves)
+    line(opening, after)
+    layers = list(zip((START, *ends), ends, strict=False))
+    automaton.repeat(opening, range(first, len(automaton.moves)), after, layers)
     if free is not None:
         here = sentence(START, "ask", free)
         for count in range(1, CHOICES[1] + 1):

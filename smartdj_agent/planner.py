@@ -1,5 +1,6 @@
 """The planner: what was heard and what is asked → steps, one by one as they are written, or a question.
 
+What is asked word by word is read (`smartdj_agent.direct`); the rest, a scene or a mood, is the language model's.
 Decoding is constrained to the step grammar over the sounds that are there (heard, or named in the instruction) and the
 sounds that can be added; see `smartdj_agent.grammar`.
 """
@@ -9,22 +10,26 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from smartdj_agent.constraints import Located, leeway, read_constraints, repairs
+from smartdj_agent.direct import Meaning, Requests, mend_spelling, read_requests
 from smartdj_agent.events import Heard
-from smartdj_agent.grammar import ACCEPT, START, FreeText, free_text, plan_automaton
-from smartdj_agent.models.planner_lm import EventToken, PlannerLM, prompt_text
+from smartdj_agent.grammar import ACCEPT, START, Automaton, FreeText, free_text, plan_automaton
+from smartdj_agent.models.planner_lm import EventToken, PlannerLM, base_folder, prompt_text
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.models.weights import role_folder
-from smartdj_agent.plan_text import read_plan_text
-from smartdj_agent.steps import Operation, Step
+from smartdj_agent.plan_text import plan_text, read_plan_text
+from smartdj_agent.steps import Operation, Step, format_step
 
 MAX_STEPS = 6
 MAX_TOKENS = 220
+TEMPERATURE = 0.8
+"""Of draws with a seed other than 0."""
 SPOKEN_CONFIDENCE = 0.9
 USUAL_CHOICES = ("make this a quiet forest", "remove the loudest sound", "add soft rain")
 """Offered where the model has fewer than two different ideas of its own."""
@@ -116,6 +121,19 @@ class Planner:
         pieces = {token: piece.replace("Ġ", " ") for piece, token in tokenizer.get_vocab().items()}
         return free_text({t: piece for t, piece in pieces.items() if piece.isascii() and t not in special})
 
+    def tokens(self, text: str) -> list[int]:
+        """Tokens of a part of a line; each is asked of the tokenizer once, all known sounds together."""
+        known = self._tokens
+        if text not in known:
+            known[text] = self.model.tokenizer(text, add_special_tokens=False).input_ids
+        return known[text]
+
+    @cached_property
+    def _tokens(self) -> dict[str, list[int]]:
+        # One by one, the tokenizer takes seconds for them.
+        names = sorted({f" {word.lower()}" for label in self.vocabulary for word in self.words(label)})
+        return dict(zip(names, self.model.tokenizer(names, add_special_tokens=False).input_ids, strict=True))
+
     def words(self, label: str) -> tuple[str, ...]:
         """All wordings of a label, itself first."""
         entry = self.vocabulary.get(label)
@@ -153,6 +171,41 @@ class Planner:
         clauses = re.split(r"[,;.]|\b(?:and|then|but)\b", instruction.lower())
         return any(re.match(r"\s*(?:please )?add\b", clause) and self.named_in(clause) for clause in clauses)
 
+    def meaning(self, noun: str, heard: Sequence[Heard]) -> Meaning:
+        """What a noun of a direct request names: sounds that are there, or one that we know."""
+        present = [item.label for item in heard]
+        names = self.meant_by(noun, sorted(set(present)))
+        there = tuple(Located(item.label, item.azimuth_deg) for item in heard if item.label in names)
+        return Meaning(tuple(dict.fromkeys(there)), bool(names))
+
+    def read(self, heard: Sequence[Heard], instruction: str) -> Requests:
+        """Read what the instruction asks word by word; misspelt words are mended where it can't be read as it is."""
+        located = tuple(Located(item.label, item.azimuth_deg) for item in heard)
+        found = read_requests(instruction, located, lambda noun: self.meaning(noun, heard))
+        if found.steps and not found.rest:
+            return found
+        words = {word for label in self.vocabulary for name in self.words(label) for word in name.lower().split()}
+        words |= {word for item in heard for word in item.label.split()}
+        mended = mend_spelling(instruction, words, self.is_word)
+        if mended == instruction:
+            return found
+        again = read_requests(mended, located, lambda noun: self.meaning(noun, heard))
+        return again if len(again.steps) > len(found.steps) and len(again.rest) <= len(found.rest) else found
+
+    def is_word(self, word: str) -> bool:
+        """Whether the language model's tokenizer knows a word as one piece, which slips of the pen seldom are."""
+        return f"Ġ{word}" in self._pieces
+
+    @cached_property
+    def _pieces(self) -> frozenset[str]:
+        from transformers import AutoTokenizer
+
+        return frozenset(AutoTokenizer.from_pretrained(base_folder()).get_vocab())
+
+    def draft(self, heard: Sequence[Heard], instruction: str, *, seed: int) -> Draft:
+        """Begin a plan: read what can be read, lay out what may be written; see `Draft`."""
+        return Draft(self, heard, instruction, seed)
+
     @torch.inference_mode()
     def write(self, heard: Sequence[Heard], instruction: str, *, seed: int) -> Iterator[Step | Asked | str]:
         """Write a plan: one step at a time, or one question.
@@ -171,90 +224,184 @@ class Planner:
         Step, Asked or str
             A text is the line as far as it is written.
         """
-        spoken = self.spoken_of(heard, instruction)
-        heard = (*spoken, *heard)
-        events = [
-            EventToken(item.label, item.confidence, item.level_db, item.azimuth_deg, item.start_s, item.end_s)
-            for item in heard
-        ]
-        model, tokenizer = self.model, self.model.tokenizer
+        draft = self.draft(heard, instruction, seed=seed)
+        yield from draft.opening()
+        if not draft.done:
+            output = self.model.lm(inputs_embeds=draft.prefix(), use_cache=True)
+            while True:
+                token = draft.choose(output.logits[0, -1])
+                yield from draft.push(token)
+                if draft.done:
+                    break
+                output = self.model.lm(
+                    input_ids=torch.tensor([[token]], device=self.device),
+                    past_key_values=output.past_key_values,
+                    use_cache=True,
+                )
+        yield from draft.closing()
 
-        def tokenize(text: str) -> list[int]:
-            ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
-            return ids
 
-        known = {word for label in self.vocabulary for word in self.words(label)[:-1]}
-        present = {item.label for item in heard}
-        mentioned = set(self.named_in(instruction))
-        located = tuple(Located(item.label, item.azimuth_deg) for item in heard)
-        constraints = read_constraints(instruction, lambda noun: self.meant_by(noun, sorted(present)))
-        bound = leeway(sorted(present | mentioned), constraints)
+class Draft:
+    """One plan while it is written: knows which tokens may follow, turns them into steps.
+
+    `Planner.write` drives one; whoever has many instructions drives many through one batch.
+
+    Attributes
+    ----------
+    done
+        Whether nothing is left for the network to write.
+    """
+
+    def __init__(self, planner: Planner, heard: Sequence[Heard], instruction: str, seed: int) -> None:
+        self.planner = planner
+        self.instruction = instruction
+        self.seed = seed
+        self.requests = planner.read(heard, instruction)
+        spoken = planner.spoken_of(heard, instruction)
+        asked = {step.target: step for step in self.requests.steps if step.operation is not Operation.ADD}
+        end = max((item.end_s for item in heard), default=10.0)
+        known = {item.label for item in (*spoken, *heard)}
+        spoken += tuple(
+            Heard(name, SPOKEN_CONFIDENCE, -25.0, step.azimuth_deg, 0.0, end)
+            for name, step in asked.items()
+            if name not in known
+        )
+        self.heard = (*spoken, *heard)
+        present = {item.label for item in self.heard}
+        self.located = tuple(Located(item.label, item.azimuth_deg) for item in self.heard)
+        self.constraints = read_constraints(instruction, lambda noun: planner.meant_by(noun, sorted(present)))
+        if self.requests.lifted:
+            self.constraints = tuple(item for item in self.constraints if item not in self.requests.lifted)
+        self.emitted: list[Step] = []
+        self.asking = False
+        self.written: list[int] = []
+        self.literal = 0
+        self.done = False
+        self._generator = torch.Generator().manual_seed(seed)
+        self._automaton: Automaton | None = None
+        self._states = frozenset({START})
+        self._clear = bool(spoken) or planner.adds_by_name(instruction)
+
+    def opening(self) -> Iterator[Step | Asked | str]:
+        """What needs no network: the steps that are asked word by word, or a question where two of them clash."""
+        if self.requests.clash:
+            self.done = self.asking = True
+            yield clash_question(*self.requests.clash)
+            return
+        for step in self.requests.steps[:MAX_STEPS]:
+            self.emitted.append(step)
+            yield step
+        self.literal = len(self.emitted)
+        wanted = self.emitted or repairs((), self.located, self.constraints)
+        self.done = (bool(wanted) and not self.requests.rest) or self.literal >= MAX_STEPS
+
+    def prefix(self) -> Tensor:
+        """Embeddings of what was heard, what is asked, and the steps that stand already: (1, tokens, width)."""
+        planner, model, tokenizer = self.planner, self.planner.model, self.planner.model.tokenizer
+
+        present = {item.label for item in self.heard}
+        known = {word for label in planner.vocabulary for word in planner.words(label)[:-1]}
+        mentioned = set(planner.named_in(self.instruction))
+        bound = leeway(sorted(present | mentioned), self.constraints)
+        if self.emitted:
+            # What is asked word by word is settled.
+            settled = {step.target for step in self.emitted}
+            adds = {step.target for step in self.emitted if step.operation is Operation.ADD}
+            bound = replace(
+                bound,
+                changeable=bound.changeable - settled,
+                extractable=frozenset(),
+                absent=bound.absent | adds,
+            )
         nothing_to_do = not bound.changeable and not bound.addable
-        clear = bool(spoken) or self.adds_by_name(instruction)
-        automaton = plan_automaton(
-            tokenize,
+        self._automaton = plan_automaton(
+            planner.tokens,
             tokenizer.eos_token_id,
             present | mentioned,
             (known | mentioned) - present,
-            max_steps=MAX_STEPS,
+            max_steps=MAX_STEPS - self.literal,
             # Who names what to change or to add need not be asked back.
-            free=None if clear and not nothing_to_do else self.free_text,
+            free=None if self._clear and not nothing_to_do else planner.free_text,
             bound=bound,
+            may_end=self.literal > 0,
         )
-        ids = torch.tensor([tokenize(prompt_text(events, instruction))], device=self.device)
-        if events:
-            vectors = self.encoder.vectors([event.label for event in events])[None].to(self.device)
-            stats = torch.tensor([[event.stats() for event in events]], device=self.device)
-            embedded = model.prefix(vectors, stats, ids)
+        events = [
+            EventToken(item.label, item.confidence, item.level_db, item.azimuth_deg, item.start_s, item.end_s)
+            for item in self.heard
+        ]
+        text = prompt_text(events, self.instruction) + "".join(
+            f"{line}\n" for line in plan_text(self.emitted).splitlines()
+        )
+        ids = torch.tensor([tokenizer(text, add_special_tokens=False).input_ids], device=planner.device)
+        if not events:
+            embedded: Tensor = model.lm.get_input_embeddings()(ids)
+            return embedded
+        vectors = planner.encoder.vectors([event.label for event in events])[None].to(planner.device)
+        stats = torch.tensor([[event.stats() for event in events]], device=planner.device)
+        return model.prefix(vectors, stats, ids)
+
+    def choose(self, logits: Tensor) -> int:
+        """The next token by the network's scores (vocabulary,), among those that may follow."""
+        assert self._automaton is not None
+        scores = logits.float().cpu()
+        masked = torch.full_like(scores, -torch.inf)
+        index = torch.tensor(sorted(self._automaton.allowed(self._states)))
+        masked[index] = scores[index]
+        if self.seed == 0:
+            return int(masked.argmax())
+        return int(torch.multinomial(torch.softmax(masked / TEMPERATURE, -1), 1, generator=self._generator))
+
+    def push(self, token: int) -> Iterator[Step | str]:
+        """Take a token; yields a step where it ends one, else the line so far."""
+        assert self._automaton is not None
+        tokenizer = self.planner.model.tokenizer
+        self._states = self._automaton.next_states(self._states, token)
+        if ACCEPT in self._states and token == tokenizer.eos_token_id:
+            self.done = True
+            return
+        self.written.append(token)
+        self.done = len(self.written) >= MAX_TOKENS
+        text = tokenizer.decode(self.written)
+        self.asking = self.asking or text.startswith("ask")
+        if text.endswith("\n") and not self.asking:
+            (step,), _, _ = read_plan_text(text.splitlines()[-1])
+            if _useful(step, self.emitted):
+                self.emitted.append(step)
+                yield step
         else:
-            embedded = model.lm.get_input_embeddings()(ids)
-        generator = torch.Generator().manual_seed(seed)
-        output = model.lm(inputs_embeds=embedded, use_cache=True)
-        states = frozenset({START})
-        written: list[int] = []
-        emitted: list[Step] = []
-        asking = False
-        for _ in range(MAX_TOKENS):
-            scores = output.logits[0, -1].float().cpu()
-            logits = torch.full_like(scores, -torch.inf)
-            index = torch.tensor(sorted(automaton.allowed(states)))
-            logits[index] = scores[index]
-            if seed == 0:
-                token = int(logits.argmax())
-            else:
-                token = int(torch.multinomial(torch.softmax(logits / 0.8, -1), 1, generator=generator))
-            states = automaton.next_states(states, token)
-            if ACCEPT in states and token == tokenizer.eos_token_id:
-                break
-            written.append(token)
-            text = tokenizer.decode(written)
-            asking = asking or text.startswith("ask")
-            if text.endswith("\n") and not asking:
-                (step,), _, _ = read_plan_text(text.splitlines()[-1])
-                if self._useful(step, emitted):
-                    emitted.append(step)
-                    yield step
-            else:
-                yield text.rpartition("\n")[2]
-            output = model.lm(
-                input_ids=torch.tensor([[token]], device=self.device),
-                past_key_values=output.past_key_values,
-                use_cache=True,
-            )
-        for step in repairs(emitted, located, constraints)[: MAX_STEPS - len(emitted)] if not asking else ():
-            emitted.append(step)
-            yield step
-        if asking or not emitted:
-            _, question, choices = read_plan_text(tokenizer.decode(written)) if asking else ((), "", ())
+            yield text.rpartition("\n")[2]
+
+    def closing(self) -> Iterator[Step | Asked]:
+        """What the constraints still need, or the question."""
+        if self.requests.clash:
+            return
+        if not self.asking:
+            for step in repairs(self.emitted, self.located, self.constraints)[: MAX_STEPS - len(self.emitted)]:
+                self.emitted.append(step)
+                yield step
+        if self.asking or not self.emitted:
+            text = self.planner.model.tokenizer.decode(self.written) if self.asking else ""
+            _, question, choices = read_plan_text(text) if text else ((), "", ())
             ways = tuple(dict.fromkeys((*choices, *USUAL_CHOICES)))[: max(2, len(set(choices)))]
             yield Asked(question or "What should change in this recording?", ways)
 
-    @staticmethod
-    def _useful(step: Step, emitted: Sequence[Step]) -> bool:
-        """Whether the step does something that no earlier step already did or undid."""
-        if step in emitted:
-            return False
-        return not any(
-            other.target == step.target and (other.operation is Operation.REMOVE or other.operation is step.operation)
-            for other in emitted
-        )
+
+def clash_question(one: Step, two: Step) -> Asked:
+    """What is asked where two requests can't both be met."""
+    if one == two:
+        choices = (format_step(one), f"turn down the volume of {one.target} by 6 dB")
+        return Asked(f"Shall {one.target} go, or stay?", choices)
+    return Asked(
+        f"Two of these wishes on {one.target} exclude each other. Which one counts?",
+        (format_step(one), format_step(two)),
+    )
+
+
+def _useful(step: Step, emitted: Sequence[Step]) -> bool:
+    """Whether the step does something that no earlier step already did or undid."""
+    if step in emitted:
+        return False
+    return not any(
+        other.target == step.target and (other.operation is Operation.REMOVE or other.operation is step.operation)
+        for other in emitted
+    )

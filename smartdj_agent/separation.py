@@ -22,8 +22,10 @@ OVERLAP_S = 1.0
 GATE = 0.03
 """Share of a frame's power below which the sound counts as not there; chosen on validation clips."""
 SHARPNESS = 1.5
-"""Factor on the masks' logits: the network hedges, which leaves some of everything in a stem; chosen on validation
-clips, where 1.3 to 2 give half a decibel in the median."""
+"""Factor on the masks' logits: the network hedges, which takes some of everything along; chosen on validation clips
+(`python -m training.mask_sharpness`)."""
+EXTRACT_SHARPNESS = 0.75
+"""The same for a sound that is to stand alone: a mistaken decision is heard all the more, so hedging pays."""
 HOLD_S = 0.12
 """How far an active stretch is widened at both ends."""
 FLOOR_DB = -70.0
@@ -104,7 +106,9 @@ def hear_window(listener: Listener, stereo: np.ndarray) -> HeardWindow:
 
 
 @torch.inference_mode()
-def estimate_masks(listener: Listener, window: HeardWindow, vectors: torch.Tensor) -> list[Mask]:
+def estimate_masks(
+    listener: Listener, window: HeardWindow, vectors: torch.Tensor, sharpness: float = SHARPNESS
+) -> list[Mask]:
     """Ask the listener for several sounds in a window.
 
     Parameters
@@ -113,25 +117,29 @@ def estimate_masks(listener: Listener, window: HeardWindow, vectors: torch.Tenso
         See `hear_window`.
     vectors
         Sentence vectors of the sounds' names, shape (Q, text_width).
+    sharpness
+        Of the shares; where the sounds are active, and how surely, is always decided by `SHARPNESS`.
     """
     power = window.power
     logits = listener.mask_logits(window.hearing, vectors[None].to(power.device))[0].float()
-    shares = torch.sigmoid(SHARPNESS * logits)
+    shares, softer = torch.sigmoid(SHARPNESS * logits), torch.sigmoid(sharpness * logits)
     total = power.sum(dim=(0, 1))
     loud = total > total.max() * 10 ** (FLOOR_DB / 10)
     hold = round(HOLD_S * listener.config.sample_rate / listener.config.hop)
     masks = []
-    for share in shares:
+    for share, soft in zip(shares, softer, strict=True):
         fraction = (share * power).sum(dim=(0, 1)) / (total + 1e-12)
         active = widen(((fraction > GATE) & loud).cpu().numpy(), hold)
         loudest = torch.topk(fraction * loud, max(1, len(fraction) // 10)).values.mean()
-        masks.append(Mask(share.cpu().numpy() * active, active, float(loudest) if active.any() else 0.0))
+        masks.append(Mask(soft.cpu().numpy() * active, active, float(loudest) if active.any() else 0.0))
     return masks
 
 
-def estimate_mask(listener: Listener, stereo: np.ndarray, vector: torch.Tensor) -> Mask:
+def estimate_mask(
+    listener: Listener, stereo: np.ndarray, vector: torch.Tensor, sharpness: float = SHARPNESS
+) -> Mask:
     """Ask the listener for one sound in at most one window of audio; see `estimate_masks`."""
-    (mask,) = estimate_masks(listener, hear_window(listener, stereo), vector[None])
+    (mask,) = estimate_masks(listener, hear_window(listener, stereo), vector[None], sharpness)
     return mask
 
 
@@ -214,7 +222,7 @@ def window_starts(n_samples: int, sample_rate: int) -> list[tuple[int, int]]:
 
 
 def separate(
-    listener: Listener, samples: np.ndarray, sample_rate: int, vector: torch.Tensor
+    listener: Listener, samples: np.ndarray, sample_rate: int, vector: torch.Tensor, sharpness: float = SHARPNESS
 ) -> Iterator[tuple[int, int, Separated | None]]:
     """Take one sound out of a recording of any length, window by window.
 
@@ -224,6 +232,8 @@ def separate(
         Shape (channels, n), at any rate.
     vector
         Sentence vector of the sound's name.
+    sharpness
+        Of the masks.
 
     Yields
     ------
@@ -237,7 +247,7 @@ def separate(
     for index, (start, stop) in enumerate(windows):
         piece = samples[:, start:stop]
         stereo = resample(to_stereo(piece.astype(np.float32, copy=False)), sample_rate, listener.config.sample_rate)
-        mask = estimate_mask(listener, stereo, vector)
+        mask = estimate_mask(listener, stereo, vector, sharpness)
         confidence = max(confidence, mask.confidence)
         if mask.active.any():
             part = apply_mask(piece, sample_rate, mask, listener)

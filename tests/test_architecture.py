@@ -16,9 +16,11 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"files", "scatter"}),
     frozenset({"steps", "audio", "spatial", "instruction", "ucs", "soundfacts", "excerpt"}),
+    frozenset({"direct_words"}),
     frozenset(
         {
             "constraints",
+            "direct",
             "grammar",
             "library",
             "library_index",

@@ -138,3 +138,42 @@ def test_what_breaks_a_constraint_is_found_and_not_permitted(step: str, kind: Co
     (constraint,) = [item for item in CONSTRAINTS if item.kind is kind]
     assert violations([parse_step(step)], PRESENT, [constraint])
     assert not permitted(parse_step(step), [constraint])
+
+
+@pytest.mark.parametrize(
+    ("clause", "kind"),
+    [
+        ("hang on to the dog", ConstraintKind.KEEP),
+        ("the dog stays in", ConstraintKind.KEEP),
+        ("without losing the dog", ConstraintKind.KEEP),
+        ("I still want to hear the dog", ConstraintKind.KEEP),
+        ("do not take out the dog", ConstraintKind.KEEP),
+        ("let the dog be", ConstraintKind.UNTOUCHED),
+        ("leave the dog the way it is", ConstraintKind.UNTOUCHED),
+        ("the dog is perfect already", ConstraintKind.UNTOUCHED),
+        ("without altering the dog", ConstraintKind.UNTOUCHED),
+        ("no changes to the dog", ConstraintKind.UNTOUCHED),
+        ("I hate the dog", ConstraintKind.EXCLUDE),
+        ("free of any dog", ConstraintKind.EXCLUDE),
+        ("the dog is not welcome", ConstraintKind.EXCLUDE),
+        ("there should be no dog", ConstraintKind.EXCLUDE),
+        ("keep my right ear quiet", ConstraintKind.CLEAR_SIDE),
+        ("empty the left side", ConstraintKind.CLEAR_SIDE),
+        ("no sounds at all on the left", ConstraintKind.CLEAR_SIDE),
+        ("put no new sounds on the left", ConstraintKind.NO_ADD_SIDE),
+        ("nothing new on the left", ConstraintKind.NO_ADD_SIDE),
+        ("the left side gets nothing new", ConstraintKind.NO_ADD_SIDE),
+        ("don't bring in any other sounds", ConstraintKind.NO_ADD),
+        ("work with only what's there", ConstraintKind.NO_ADD),
+        ("no extra sounds", ConstraintKind.NO_ADD),
+        ("touch nothing that's there", ConstraintKind.ONLY_ADD),
+        ("leave the original as it is", ConstraintKind.ONLY_ADD),
+        ("only put sounds on top", ConstraintKind.ONLY_ADD),
+    ],
+)
+def test_many_ways_to_say_it(clause: str, kind: ConstraintKind) -> None:
+    def resolve(noun: str) -> tuple[str, ...]:
+        return ("dog barking",) if noun in ("dog", "any dog") else ()
+
+    for text in (clause, f"make it a beach, {clause}", f"make it a beach but {clause}."):
+        assert [item.kind for item in read_constraints(text, resolve)] == [kind]

@@ -78,7 +78,7 @@ def test_the_whole_path(page: Page, house: House) -> None:
 
     page.get_by_role("button", name="Run", exact=True).click()
     headline(page, "Step 1 of 2")
-    expect(page.locator(".headline")).to_have_text(re.compile(r"denoising, about 1 s left"))
+    expect(page.locator(".headline")).to_have_text(re.compile(r"denoising, about \d+ s left"))
     headline(page, "Done.")
     lanes_ready(page)
     titles = page.locator(".lane select").first.locator("option").all_inner_texts()
@@ -270,11 +270,11 @@ def test_everything_by_keyboard_alone(page: Page, house: House) -> None:
     for _ in range(18):
         page.keyboard.press("Tab")
         names.append(page.evaluate(focused))
-        look = page.evaluate(
+        # The ring of a field is drawn with the next frame, which may be a while off on a busy machine.
+        page.wait_for_function(
             "[document.activeElement, document.activeElement.closest('.q-field__control')].filter(Boolean)"
             ".map((e) => getComputedStyle(e)).some((s) => s.outlineWidth === '3px' || s.boxShadow.includes('3px'))"
         )
-        assert look, f"nothing shows that {names[-1]} has the focus"
     wanted = ["New", "Shortcuts", "Choose a file", "Record", "Write the plan", "Options", "Step 1", "Delete step 1",
               "Add a step", "Run"]  # fmt: skip
     places = [names.index(name) for name in wanted]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from training.loop import command_line
 from training.texts import TextTable
 
 AZIMUTHS_DEG = (-90.0, -45.0, 0.0, 45.0, 90.0)
+PART = 8
+"""Examples that go through the network at a time."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,16 @@ def answer_text(written: Design) -> str:
     return plan_text(written.steps)
 
 
+def literal_first(written: Design) -> Design:
+    """A mixed request's plan with what it asks word by word in front.
+
+    Those steps are read, not guessed (`smartdj_agent.direct`), and the model goes on behind them.
+    """
+    if not written.literal:
+        return written
+    return replace(written, steps=(*written.literal, *(step for step in written.steps if step not in written.literal)))
+
+
 def sound_names(knowledge: SceneKnowledge) -> dict[str, dict[str, object]]:
     """All names that a plan may use: label → noun and wordings, those of the scenes ("seagulls squawking") too."""
     words = {label: dict.fromkeys(knowledge.words(label)) for label in knowledge.labels}
@@ -125,6 +137,8 @@ class PlannerTask:
             names = [word for label in self.labels for word in (label, *self.knowledge.words(label))]
             self.encoder = TextTable(self.encoder.to(device), names, device)
         self.model = PlannerLM.fresh(**settings["model"])
+        if start := settings.get("start_from"):
+            self.model.start_from(Path(start))
         self.device = device
         count = int(settings["data"].get("workers", 0))
         # Fresh processes, not forks: this one may have started the GPU.
@@ -146,7 +160,7 @@ class PlannerTask:
         """Embeddings (B, L, width), mask (B, L), and of the answers' tokens: row, place before it, token."""
         tokenizer = self.model.tokenizer
         prompts = tokenizer([prompt_text(example.events, example.design.instruction) for example in batch]).input_ids
-        answers = tokenizer([answer_text(example.design) for example in batch]).input_ids
+        answers = tokenizer([answer_text(literal_first(example.design)) for example in batch]).input_ids
         counts = [len(example.events) for example in batch]
         length = max(
             count + len(prompt) + len(answer) + 1
@@ -179,13 +193,23 @@ class PlannerTask:
         return embedded, moved(mask), rows, places, truth
 
     def loss(self, batch: list[PlanExample]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy of the answer's tokens."""
-        embedded, mask, rows, places, truth = self._tensors(batch)
-        base = self.model.lm.get_base_model()
-        hidden = base.model(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
-        logits = base.lm_head(hidden[rows, places]).float()
-        loss = functional.cross_entropy(logits, truth)
-        return loss, {"token_accuracy": (logits.argmax(-1) == truth).float().mean()}
+        """Cross-entropy of the answers' tokens.
+
+        Examples go through the network in parts of like length, since what a short one is filled up with costs as much
+        as what it says.
+        """
+        parts = max(1, len(batch) // PART)
+        by_length = sorted(batch, key=lambda example: len(example.design.instruction) + 30 * len(example.events))
+        losses, hits = [], []
+        for part in range(parts):
+            some = by_length[part * len(batch) // parts : (part + 1) * len(batch) // parts]
+            embedded, mask, rows, places, truth = self._tensors(some)
+            base = self.model.lm.get_base_model()
+            hidden = base.model(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
+            logits = base.lm_head(hidden[rows, places]).float()
+            losses.append(functional.cross_entropy(logits, truth, reduction="none"))
+            hits.append((logits.argmax(-1) == truth).float())
+        return torch.cat(losses).mean(), {"token_accuracy": torch.cat(hits).mean()}
 
     def evaluate(self) -> dict[str, float]:
         """Held-out scenes: loss and token accuracy, teacher-forced."""

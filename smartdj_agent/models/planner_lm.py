@@ -162,6 +162,25 @@ class PlannerLM(nn.Module):
         adapter = EventAdapter(text_width, base.config.hidden_size)
         return cls(get_peft_model(base, config), AutoTokenizer.from_pretrained(folder), adapter)
 
+    def start_from(self, folder: Path) -> None:
+        """Take the matrices of a planner that was trained before, to train it further.
+
+        Raises
+        ------
+        SmartDJError
+            MODEL_CORRUPT if the folder holds another shape of LoRA or adapter.
+        """
+        from peft import set_peft_model_state_dict
+
+        try:
+            found = set_peft_model_state_dict(self.lm, load_file(folder / "adapter_model.safetensors"))
+            missing = [key for key in found.missing_keys if "lora_" in key]
+            self.adapter.load_state_dict({k: v.float() for k, v in load_file(folder / ADAPTER_FILE).items()})
+        except (OSError, RuntimeError) as error:
+            raise _unreadable(folder, error) from error
+        if missing or found.unexpected_keys:
+            raise _unreadable(folder, ValueError(f"{[*missing, *found.unexpected_keys][0]} does not fit"))
+
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> PlannerLM:
         """Base model with the trained LoRA merged in, ready to write plans.
@@ -185,11 +204,7 @@ class PlannerLM(nn.Module):
             adapter = EventAdapter(inputs - EVENT_STATS, width)
             adapter.load_state_dict({key: value.float() for key, value in state.items()})
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise SmartDJError(
-                ErrorCode.MODEL_CORRUPT,
-                f"The planner in {folder} can't be loaded: {str(error).splitlines()[0]}",
-                "Reinstall the package.",
-            ) from error
+            raise _unreadable(folder, error) from error
         model = cls(merged, AutoTokenizer.from_pretrained(base_path), adapter)
         return model.eval().requires_grad_(False).to(device)
 
@@ -215,6 +230,14 @@ class PlannerLM(nn.Module):
         embedded = self.lm.get_input_embeddings()(token_ids)
         audio = self.adapter(vectors.float(), stats.float())
         return torch.cat([audio.to(embedded.dtype), embedded], dim=1)
+
+
+def _unreadable(folder: Path, error: Exception) -> SmartDJError:
+    return SmartDJError(
+        ErrorCode.MODEL_CORRUPT,
+        f"The planner in {folder} can't be loaded: {str(error).splitlines()[0]}",
+        "Reinstall the package.",
+    )
 
 
 def prompt_text(events: Sequence[EventToken], instruction: str) -> str:

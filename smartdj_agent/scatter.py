@@ -123,7 +123,10 @@ def thread_environment(threads: int) -> dict[str, str]:
 
 
 def pin_threads(threads: int) -> None:
-    """Compute with so many threads from now on, as far as the libraries allow after they are loaded."""
+    """Compute with so many threads from now on, as far as the libraries allow after they are loaded.
+
+    PyTorch allows it; numpy's linear algebra keeps the threads that it was loaded with, and so its last bits.
+    """
     os.environ.update(thread_environment(threads))
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(threads)

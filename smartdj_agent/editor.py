@@ -35,15 +35,7 @@ from smartdj_agent.models.text import SentenceEncoder, T5Encoder, TextEncoder
 from smartdj_agent.models.weights import is_installed, load_network, role_folder
 from smartdj_agent.render import ADDED_PEAK, apply_to_stem, render_added, supports_direction
 from smartdj_agent.sampling import Conditioning, SamplerConfig, denoise, make_scheduler
-from smartdj_agent.separation import (
-    EXTRACT_SHARPNESS,
-    SHARPNESS,
-    WINDOW_S,
-    Separated,
-    active_spans,
-    separate,
-    window_starts,
-)
+from smartdj_agent.separation import WINDOW_S, Separated, active_spans, separate, window_starts
 from smartdj_agent.shelf import POOR, SURE, SURER, AddSource, Pick, Shelf
 from smartdj_agent.steps import Operation, Step, direction_name, format_step
 
@@ -324,8 +316,7 @@ class Editor:
             query = f"{step.target} at {direction_name(round(step.azimuth_deg / 45) * 45.0)}"
         vector = self.encoder.vectors([query])[0]
         found: Separated | None = None
-        sharpness = EXTRACT_SHARPNESS if step.operation is Operation.EXTRACT else SHARPNESS
-        for done, count, result in separate(self.listener, samples, rate, vector, sharpness):
+        for done, count, result in separate(self.listener, samples, rate, vector):
             found = result
             yield StepProgress(0.9 * done / count, "finding the sound")
         assert found is not None

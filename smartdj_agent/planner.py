@@ -23,6 +23,7 @@ from smartdj_agent.grammar import ACCEPT, START, Automaton, FreeText, free_text,
 from smartdj_agent.models.planner_lm import EventToken, PlannerLM, base_folder, prompt_text
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.models.weights import role_folder
+from smartdj_agent.opposites import opposed
 from smartdj_agent.plan_text import plan_text, read_plan_text
 from smartdj_agent.steps import Operation, Step, format_step
 
@@ -276,7 +277,7 @@ class Draft:
         self.asking = False
         self.written: list[int] = []
         self.literal = 0
-        self.done = False
+        self.done = self.settled = False
         self._generator = torch.Generator().manual_seed(seed)
         self._automaton: Automaton | None = None
         self._states = frozenset({START})
@@ -285,8 +286,16 @@ class Draft:
     def opening(self) -> Iterator[Step | Asked | str]:
         """What needs no network: the steps that are asked word by word, or a question where two of them clash."""
         if self.requests.clash:
-            self.done = self.asking = True
+            self.done = self.asking = self.settled = True
             yield clash_question(*self.requests.clash)
+            return
+        if opposites := opposed(self.instruction):
+            self.done = self.asking = self.settled = True
+            one, other = opposites
+            yield Asked(
+                f"“{one}” and “{other}” exclude each other. Which shall it be?",
+                (f"make it {one}", f"make it {other}"),
+            )
             return
         for step in self.requests.steps[:MAX_STEPS]:
             self.emitted.append(step)
@@ -373,7 +382,7 @@ class Draft:
 
     def closing(self) -> Iterator[Step | Asked]:
         """What the constraints still need, or the question."""
-        if self.requests.clash:
+        if self.settled:
             return
         if not self.asking:
             for step in repairs(self.emitted, self.located, self.constraints)[: MAX_STEPS - len(self.emitted)]:

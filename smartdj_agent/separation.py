@@ -24,8 +24,6 @@ GATE = 0.03
 SHARPNESS = 1.5
 """Factor on the masks' logits: the network hedges, which takes some of everything along; chosen on validation clips
 (`python -m training.mask_sharpness`)."""
-EXTRACT_SHARPNESS = 0.75
-"""The same for a sound that is to stand alone: a mistaken decision is heard all the more, so hedging pays."""
 HOLD_S = 0.12
 """How far an active stretch is widened at both ends."""
 FLOOR_DB = -70.0
@@ -135,11 +133,9 @@ def estimate_masks(
     return masks
 
 
-def estimate_mask(
-    listener: Listener, stereo: np.ndarray, vector: torch.Tensor, sharpness: float = SHARPNESS
-) -> Mask:
+def estimate_mask(listener: Listener, stereo: np.ndarray, vector: torch.Tensor) -> Mask:
     """Ask the listener for one sound in at most one window of audio; see `estimate_masks`."""
-    (mask,) = estimate_masks(listener, hear_window(listener, stereo), vector[None], sharpness)
+    (mask,) = estimate_masks(listener, hear_window(listener, stereo), vector[None])
     return mask
 
 
@@ -222,7 +218,7 @@ def window_starts(n_samples: int, sample_rate: int) -> list[tuple[int, int]]:
 
 
 def separate(
-    listener: Listener, samples: np.ndarray, sample_rate: int, vector: torch.Tensor, sharpness: float = SHARPNESS
+    listener: Listener, samples: np.ndarray, sample_rate: int, vector: torch.Tensor
 ) -> Iterator[tuple[int, int, Separated | None]]:
     """Take one sound out of a recording of any length, window by window.
 
@@ -232,8 +228,6 @@ def separate(
         Shape (channels, n), at any rate.
     vector
         Sentence vector of the sound's name.
-    sharpness
-        Of the masks.
 
     Yields
     ------
@@ -247,7 +241,7 @@ def separate(
     for index, (start, stop) in enumerate(windows):
         piece = samples[:, start:stop]
         stereo = resample(to_stereo(piece.astype(np.float32, copy=False)), sample_rate, listener.config.sample_rate)
-        mask = estimate_mask(listener, stereo, vector, sharpness)
+        mask = estimate_mask(listener, stereo, vector)
         confidence = max(confidence, mask.confidence)
         if mask.active.any():
             part = apply_mask(piece, sample_rate, mask, listener)

@@ -25,6 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "library",
             "library_index",
             "models",
+            "opposites",
             "plan",
             "plan_text",
             "render",

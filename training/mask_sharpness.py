@@ -1,9 +1,10 @@
-"""Choose how sharp masks are, on validation mixtures: the table behind `separation.SHARPNESS` and `EXTRACT_SHARPNESS`.
+"""Choose how sharp masks are, on validation mixtures: the table behind `separation.SHARPNESS`.
 
     python -m training.mask_sharpness --count 120 --cache data/clips
 
 A sharp mask takes more of what it is sure of and leaves more of what it is not. What is removed must not take others
-along; what is extracted is alone, and a mistaken decision is heard all the more. Printed are medians and means of the
+along; what is extracted is alone, and a mistaken decision is heard all the more. One sharpness serves both, so that
+what is extracted and what is left make the recording. Printed are medians and means of the
 SI-SDR improvement in dB, bounded to ±20 in the means, of the stem (extract) and of what is left (remove).
 """
 

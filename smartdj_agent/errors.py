@@ -150,5 +150,9 @@ class SmartDJError(Exception):
         """How this error shows at each door."""
         return ERROR_TABLE[self.code]
 
+    def __reduce__(self) -> tuple[type[SmartDJError], tuple[ErrorCode, str, str, str]]:
+        # Exceptions are pickled with their message alone; this one goes between processes.
+        return type(self), (self.code, self.message, self.hint, self.field)
+
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

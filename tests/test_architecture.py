@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "smartdj_agent"
 # From the ground up; a module may import from lower floors and from its own.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"files"}),
+    frozenset({"files", "scatter"}),
     frozenset({"steps", "audio", "spatial", "instruction", "ucs", "soundfacts", "excerpt"}),
     frozenset({"direct_words"}),
     frozenset(

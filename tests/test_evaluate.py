@@ -6,12 +6,14 @@ import copy
 import csv
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from smartdj_agent.audio import Audio
 from smartdj_agent.editor import Chain, Layers, StepOutcome, StepProgress
@@ -20,10 +22,10 @@ from smartdj_agent.models.listener import Listener
 from smartdj_agent.steps import Operation, Step, format_step
 from training import evaluate as evaluation
 from training.clips import SAMPLE_RATE, ClipStore
-from training.embedders import load_judges
+from training.embedders import Heard, Judges, load_judges
 from training.metrics import CHANGE_FLOOR_DB, change_db
 from training.oracle import ideal_mask
-from training.paper_style import Tally, describe_judges
+from training.paper_style import describe_judges
 
 LABELS = ("dog barking", "rain", "car horn", "wind blowing", "church bell", "sea waves", "man speaking", "piano")
 CONTINUOUS = {"rain", "wind blowing", "sea waves"}
@@ -98,18 +100,9 @@ def run(
     tasks: tuple[str, ...] = evaluation.TASKS,
 ) -> dict[str, Any]:
     judges = load_judges()
-    tally = Tally(judges, SAMPLE_RATE)
-    records = evaluation.evaluate(
-        store,
-        editor or FakeEditor(),
-        listener,
-        tasks=tasks,
-        counts={"preserve": 2, "generate": 1},
-        seed=seed,
-        duration_s=DURATION_S,
-        ranker=FakeRanker(),
-        tally=tally,
-    )
+    bench = evaluation.Bench(store, editor or FakeEditor(), listener, FakeRanker(), judges)
+    choice = evaluation.Choice(tasks, {"preserve": 2, "generate": 1}, seed, DURATION_S)
+    cases = [evaluation.measure_case(choice, bench, case) for case in choice.cases()]
     about = {
         "judges": describe_judges(judges),
         "command": "python -m training.evaluate --out x",
@@ -120,12 +113,20 @@ def run(
         "duration_s": DURATION_S,
         "machine": "Machine: none.",
     }
-    return {"about": about, "records": list(records), "distances": tally.distances()}
+    return {"about": about, **evaluation.gathered(cases)}
 
 
 @pytest.fixture(scope="module")
 def results(store: ClipStore, listener: Listener) -> dict[str, Any]:
     return run(store, listener)
+
+
+def timeless(results: dict[str, Any]) -> dict[str, Any]:
+    results = copy.deepcopy(results)
+    for record in results["records"]:
+        for key in evaluation.TIMINGS:
+            record["figures"].pop(key, None)
+    return results
 
 
 def values(results: dict[str, Any], row: str, key: str, *tasks: str) -> list[float]:
@@ -204,13 +205,6 @@ def test_noise_is_no_edit(results: dict[str, Any]) -> None:
 
 
 def test_equal_seeds_give_equal_results(store: ClipStore, listener: Listener, results: dict[str, Any]) -> None:
-    def timeless(found: dict[str, Any]) -> dict[str, Any]:
-        found = copy.deepcopy(found)
-        for record in found["records"]:
-            for key in evaluation.TIMINGS:
-                record["figures"].pop(key, None)
-        return found
-
     tasks = ("reverb", "add", "absent")
     expected = [record for record in timeless(results)["records"] if record["task"] in tasks]
     order = {task: position for position, task in enumerate(tasks)}
@@ -262,8 +256,6 @@ def test_a_plan_is_carried_out_step_by_step(store: ClipStore, listener: Listener
 
 
 def test_label_ranker_ranks_by_presence(listener: Listener) -> None:
-    import torch
-
     vectors = torch.nn.functional.normalize(torch.randn(5, 384, generator=torch.Generator().manual_seed(0)), dim=-1)
     ranker = evaluation.LabelRanker(listener, vectors, LABELS[:5])
     samples = 0.1 * np.random.default_rng(0).standard_normal((2, SAMPLE_RATE)).astype(np.float32)
@@ -346,3 +338,71 @@ def test_wrong_files_are_one_line_errors(tmp_path: Path, capsys: pytest.CaptureF
 def test_operations_are_all_evaluated() -> None:
     assert set(evaluation.TASKS) == {*Operation, evaluation.ABSENT, evaluation.PLAN}
     assert all(evaluation.SHORT_FIGURES[task] for task in evaluation.TASKS)
+
+
+# --- many workers, and going on
+
+CHOICE = evaluation.Choice(("volume", "absent"), {"preserve": 3, "generate": 2}, 3, DURATION_S)
+
+
+class LoggingEditor(FakeEditor):
+    """Writes down every case that it is asked about."""
+
+    def __init__(self, log: Path) -> None:
+        super().__init__()
+        self.log = log
+
+    def preserve(
+        self, audio: Audio, step: Step, *, seed: int, layers: Layers | None = None
+    ) -> Iterator[StepProgress | StepOutcome]:
+        with self.log.open("a") as file:
+            file.write(f"{seed}\n")
+        return super().preserve(audio, step, seed=seed)
+
+
+class Ears:
+    """A judge that hears how loud each octave is, in both ears."""
+
+    key, name, distance, sample_rate = "ears", "two ears", "FAD", SAMPLE_RATE
+
+    def embed(self, stereo: np.ndarray) -> Heard:
+        power = np.abs(np.fft.rfft(stereo[:, : 4 * 4096].reshape(-1, 4096))) ** 2
+        bands = np.stack([power[:, 2**k : 2 ** (k + 1)].sum(axis=1) for k in range(11)], axis=1)
+        return Heard(np.log10(bands + 1e-9).astype(np.float32), bands.mean(axis=0))
+
+
+def opened(folder: Path, log: Path) -> evaluation.Bench:
+    """What a worker prepares."""
+    torch.manual_seed(0)
+    hearing = Listener(stem_channels=(2, 2, 2, 2), width=8, depth=1, heads=1, query_depth=1, pixel_channels=2).eval()
+    return evaluation.Bench(ClipStore.open([folder], "test"), LoggingEditor(log), hearing, judges=Judges((Ears(),)))
+
+
+def carried_out(out: Path, clip_folder: Path, about: str = "a", **options: Any) -> dict[str, Any]:
+    journal = evaluation.Journal(out / "cases.jsonl", {"about": about})
+    cases = evaluation.carry_out_cases(CHOICE, partial(opened, clip_folder, out / "log"), journal, **options)
+    return timeless(evaluation.gathered(cases))
+
+
+def test_workers_ray_and_interruptions_change_nothing(tmp_path: Path, clip_folder: Path) -> None:
+    alone, several, cluster = tmp_path / "alone", tmp_path / "several", tmp_path / "cluster"
+    expected = carried_out(alone, clip_folder, threads=1)
+    assert len({(record["task"], record["index"]) for record in expected["records"]}) == 6
+    assert {(each["row"], each["clips"]) for each in expected["distances"]} >= {("preserve", 3), ("generate", 2)}
+
+    # Stopped after one case, in the middle of writing the second.
+    lines = (alone / "cases.jsonl").read_bytes().splitlines(keepends=True)
+    several.mkdir()
+    (several / "cases.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:50])
+    assert carried_out(several, clip_folder, workers=2) == expected
+    assert len((several / "log").read_text().splitlines()) == 5
+    assert carried_out(several, clip_folder, workers=2) == expected
+    assert len((several / "log").read_text().splitlines()) == 5
+
+    assert carried_out(cluster, clip_folder, ray="local", workers=2) == expected
+
+
+def test_another_evaluation_in_the_same_folder_begins_anew(tmp_path: Path, clip_folder: Path) -> None:
+    first = carried_out(tmp_path, clip_folder)
+    assert carried_out(tmp_path, clip_folder, "b") == first
+    assert len((tmp_path / "log").read_text().splitlines()) == 12

@@ -11,7 +11,15 @@ import pytest
 from smartdj_agent.spatial import gcc_error, place
 from training.embedders import Heard, Judges
 from training.metrics import frechet_distance, lsd
-from training.paper_style import Tally, describe_judges, draw_paper, paper_columns, paper_grid, paper_values
+from training.paper_style import (
+    Tally,
+    describe_judges,
+    draw_paper,
+    paper_columns,
+    paper_grid,
+    paper_values,
+    set_distances,
+)
 
 RATE = 24_000
 
@@ -64,7 +72,7 @@ def tallied(judges: Judges, clips: int = 3) -> dict[str, Any]:
             figures |= {"lsd": lsd(truth, output, RATE), "gcc_error": gcc_error(truth, output, RATE)}
             records.append({"task": "remove", "row": row, "index": index, "figures": figures})
     records.append({"task": "absent", "row": "copy", "index": 0, "figures": {"change_db": -120.0}})
-    return {"about": {"judges": describe_judges(judges)}, "records": records, "distances": tally.distances()}
+    return {"about": {"judges": describe_judges(judges)}, "records": records, "distances": set_distances(tally.sets)}
 
 
 @pytest.fixture(scope="module")

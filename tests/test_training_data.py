@@ -605,7 +605,7 @@ def test_a_set_has_the_same_bytes_however_it_was_made(tmp_path: Path, clip_folde
     write(three, clip_folder, count=4)
     damaged = three / dataset.shard_name(0)
     damaged.write_bytes(damaged.read_bytes()[:-512] + b"\1" * 512)
-    (three / ".shard-00001.tar.9.partial").write_bytes(b"half")
+    (three / ".shard-00001.tar.9.part").write_bytes(b"half")
     (three / "shard-00001.sha256").unlink()
     write(three, clip_folder)
     assert contents(one) == contents(three)

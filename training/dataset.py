@@ -14,7 +14,8 @@ JSON names, so that nothing clips and what is read back is bit for bit what was 
 
 The bytes depend on the settings, the clips and the versions of numpy, scipy and libsndfile only: not on the
 number of jobs, nor on interruptions. A second call with the same settings checks finished shards by their
-hash and makes the rest; a larger ``--count`` extends the set.
+hash and makes the rest; a larger ``--count`` extends the set. With ``--ray ADDRESS`` a Ray cluster does it,
+whose machines see ``--out`` under the same name.
 """
 
 from __future__ import annotations
@@ -22,14 +23,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import multiprocessing
-import os
-import signal
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,7 +45,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from smartdj_agent import files
 from smartdj_agent.errors import ErrorCode, SmartDJError
+from smartdj_agent.scatter import Work, scatter
 from smartdj_agent.steps import parse_step
 from training.clips import SAMPLE_RATE, SPLITS, Clip, ClipStore
 from training.designer import SCENES_FOLDER, SceneKnowledge, default_knowledge
@@ -163,11 +164,11 @@ def write_shard(
 ) -> None:
     """Make and write a shard, its index and its hash; each file appears only when it is whole."""
     tar = out / shard_name(number)
-    partial = out / f".{tar.name}.{os.getpid()}.partial"
+    unfinished = files.temporary_beside(tar)
     lines: list[bytes] = []
     allowed = {clip.path for clip in store.clips}
     try:
-        with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as archive:
+        with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as archive:
             for index in indices:
                 example = make_example(
                     example_seed(settings.seed, settings.kind, settings.split, index),
@@ -187,18 +188,12 @@ def write_shard(
                     if suffix == "json":
                         lines.append(content)
                 progress()
-        digest = hashlib.sha256(partial.read_bytes()).hexdigest()
-        os.replace(partial, tar)
-        _write(tar.with_suffix(".jsonl"), b"".join(line + b"\n" for line in lines))
-        _write(tar.with_suffix(".sha256"), f"{digest}  {tar.name}\n".encode())
+        digest = files.file_sha256(unfinished)
+        files.publish(unfinished, tar, overwrite=True)
+        files.write_file(tar.with_suffix(".jsonl"), b"".join(line + b"\n" for line in lines), overwrite=True)
+        files.write_file(tar.with_suffix(".sha256"), f"{digest}  {tar.name}\n".encode(), overwrite=True)
     finally:
-        partial.unlink(missing_ok=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+        unfinished.unlink(missing_ok=True)
 
 
 def finished(out: Path, number: int, indices: range) -> bool:
@@ -209,21 +204,20 @@ def finished(out: Path, number: int, indices: range) -> bool:
         return False
     held = [json.loads(line)["index"] for line in index.read_text(encoding="utf-8").splitlines()]
     said = digest.read_text(encoding="utf-8").split()
-    return held == list(indices) and said[:1] == [hashlib.sha256(tar.read_bytes()).hexdigest()]
+    return held == list(indices) and said[:1] == [files.file_sha256(tar)]
 
 
-_worker: tuple[Settings, ClipStore, SceneKnowledge] | None = None
+_Tools = tuple[Settings, ClipStore, SceneKnowledge]
 
 
-def _start_worker(settings: Settings, store: ClipStore, knowledge: SceneKnowledge) -> None:
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent lets workers end their shard
-    _worker = (settings, store, knowledge)
+def _tools(*tools: Any) -> _Tools:
+    return tools  # type: ignore[return-value]
 
 
-def _work(out: Path, number: int, indices: range) -> int:
-    assert _worker is not None
-    write_shard(out, number, indices, *_worker)
+def _work(out: Path, tools: _Tools, shard: tuple[int, range]) -> int:
+    number, indices = shard
+    if not finished(out, number, indices):  # a worker may be lost after its last write, and before it said so
+        write_shard(out, number, indices, *tools)
     return len(indices)
 
 
@@ -239,7 +233,8 @@ def write_dataset(
     duration_s: float = 10.0,
     shard_size: int = SHARD_SIZE,
     stems: bool = False,
-    jobs: int = 1,
+    jobs: int | None = 1,
+    ray: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Write a set of examples, or what is missing of it.
@@ -255,7 +250,9 @@ def write_dataset(
     banks
         Folders of clips, in any layout that `training.readers` knows.
     jobs
-        Processes.
+        Processes; None for as many as there are cores.
+    ray
+        Address of a Ray cluster, as `smartdj_agent.scatter.scatter` takes it.
     console
         Where the progress bar goes; by default standard error.
 
@@ -267,7 +264,8 @@ def write_dataset(
     Raises
     ------
     SmartDJError
-        ``USAGE`` if the folder holds a set of other settings, or the clips can't be used.
+        ``USAGE`` if the folder holds a set of other settings, or the clips can't be used; those of
+        `smartdj_agent.scatter.scatter`.
     """
     clips = [clip for folder in banks for clip in read_clips(folder)]
     check_disjoint(clips)
@@ -284,7 +282,7 @@ def write_dataset(
     )
     out.mkdir(parents=True, exist_ok=True)
     _check_settings(out, settings)
-    for leftover in out.glob(".*.partial"):
+    for leftover in out.glob(".*.part"):
         leftover.unlink()
     shards = {n: range(a, min(a + shard_size, count)) for n, a in enumerate(range(0, count, shard_size))}
     held = max((about["index"] + 1 for tar in _shards(out) for about in read_index(tar)), default=0)
@@ -296,7 +294,7 @@ def write_dataset(
     missing = {number: indices for number, indices in shards.items() if not finished(out, number, indices)}
     if missing:
         store, knowledge = ClipStore(clips, split), default_knowledge()
-        _make(out, missing, count, settings, store, knowledge, jobs, console or Console(stderr=True))
+        _make(out, missing, count, settings, store, knowledge, jobs, ray, console or Console(stderr=True))
     return _finish(out, shards, settings)
 
 
@@ -316,7 +314,7 @@ def _check_settings(out: Path, settings: Settings) -> None:
                 "Choose another --out, or give the settings of settings.json there.",
             )
     else:
-        _write(path, json.dumps(wanted, indent=1, sort_keys=True).encode() + b"\n")
+        files.write_file(path, json.dumps(wanted, indent=1, sort_keys=True).encode() + b"\n", overwrite=True)
 
 
 def _make(
@@ -326,7 +324,8 @@ def _make(
     settings: Settings,
     store: ClipStore,
     knowledge: SceneKnowledge,
-    jobs: int,
+    jobs: int | None,
+    ray: str | None,
     console: Console,
 ) -> None:
     columns = (
@@ -338,26 +337,16 @@ def _make(
         TimeRemainingColumn(),
     )
     done = count - sum(len(indices) for indices in missing.values())
-    if jobs == 1:
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task("", total=count, completed=done)
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=count, completed=done)
+        if jobs == 1 and ray is None:
             for number, indices in missing.items():
                 write_shard(out, number, indices, settings, store, knowledge, lambda: progress.advance(task))
-        return
-    # Forked workers share the clips' memory. They start at the first submit, before the bar's thread.
-    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
-    pool = ProcessPoolExecutor(jobs, context, _start_worker, (settings, store, knowledge))
-    try:
-        running: set[Future[int]] = {pool.submit(_work, out, n, indices) for n, indices in missing.items()}
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task("", total=count, completed=done)
-            while running:
-                ready, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in ready:
-                    progress.advance(task, future.result())
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+            return
+        work = Work(partial(_tools, settings, store, knowledge), partial(_work, out.absolute()))
+        with closing(scatter(work, list(missing.items()), ray=ray, workers=jobs)) as finishing:
+            for _, examples in finishing:
+                progress.advance(task, examples)
 
 
 def _finish(out: Path, shards: dict[int, range], settings: Settings) -> dict[str, Any]:
@@ -378,10 +367,14 @@ def _finish(out: Path, shards: dict[int, range], settings: Settings) -> dict[str
         "shards": rows,
     }
     abouts = [about for number in shards for about in read_index(out / shard_name(number))]
-    _write(out / "figures.json", json.dumps(figures(abouts), indent=1, sort_keys=True).encode() + b"\n")
+    files.write_file(
+        out / "figures.json", json.dumps(figures(abouts), indent=1, sort_keys=True).encode() + b"\n", overwrite=True
+    )
     chosen = np.random.default_rng(settings.seed).choice(len(abouts), min(10, len(abouts)), replace=False)
     draw_gallery(out / "examples.png", [read_example(out, int(index), settings) for index in sorted(chosen)])
-    _write(out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+    files.write_file(
+        out / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n", overwrite=True
+    )
     return manifest
 
 
@@ -472,7 +465,12 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the set.")],
     bank: Annotated[list[Path], typer.Option(help="Folder of labelled clips; may be repeated.")],
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "train",
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes; by default 1, or as many as the cluster has cores.")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Let a Ray cluster do it; local: a Ray of one's own.")
+    ] = None,
     room: Annotated[bool, typer.Option("--room", help="Simulated rooms, not the released placement rule.")] = False,
     stems: Annotated[bool, typer.Option("--stems", help="Keep every sound's stem too.")] = False,
     duration: Annotated[float, typer.Option(min=1.0, max=60.0, help="Length of each recording, seconds.")] = 10.0,
@@ -494,7 +492,8 @@ def main(
             duration_s=duration,
             shard_size=shard_size,
             stems=stems,
-            jobs=jobs,
+            jobs=jobs or (1 if ray is None else None),
+            ray=ray,
             console=console,
         )
     except SmartDJError as error:
@@ -509,4 +508,7 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    # Workers know what they run by the module's own name.
+    from training.dataset import main as command
+
+    typer.run(command)

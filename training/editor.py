@@ -6,8 +6,8 @@ Plain mean squared error on v at uniform times. No min-SNR weighting: with zero 
 sampling step by zero (models.md §7.2).
 
 With ``data.pool`` that many pairs are made, encoded and worded once, where the network trains, and then only drawn
-from: the codec costs more than the network (models.md §7.1). Pair *i*
-of the pool is a pure function of the clips and *i*.
+from: the codec costs more than the network (models.md §7.1). Pair *i* of the pool is a pure function of the clips and
+*i*. With ``data.latents`` the pool is a set that `training.latents` has written before.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from training.clips import ClipStore, open_store
 from training.designer import default_knowledge
 from training.gpu_mixing import DeviceClips
 from training.gpu_pairs import PairMaker
+from training.latents import POOL_TOKENS, Pool, read_pool
 from training.loop import command_line
 from training.synthesis import ExampleKind, make_example
 
@@ -59,32 +60,6 @@ class Batch:
     timesteps: Tensor
 
 
-POOL_TOKENS = 40
-"""Tokens kept of a step's text in the pool; the longest spelling with the longest name has about 30."""
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Encoded pairs on the training device.
-
-    Attributes
-    ----------
-    source, edited
-        Shape (P, latent_dim, T), float16.
-    states, mask
-        Shape (P, POOL_TOKENS, width), float16, and (P, POOL_TOKENS), bool.
-    empty, empty_mask
-        The same of the empty text; the mask is not padded.
-    """
-
-    source: Tensor
-    edited: Tensor
-    states: Tensor
-    mask: Tensor
-    empty: Tensor
-    empty_mask: Tensor
-
-
 class EditorTask:
     """Single-step pairs in, v-loss out."""
 
@@ -106,7 +81,9 @@ class EditorTask:
         ]
         self.compiled = self.model.blocks()
         self.pool: Pool | None = None
-        if data.get("pool"):
+        if data.get("latents"):
+            self.pool = read_pool(Path(data["latents"]), self.encoder, Path(data["codec"]), device)
+        elif data.get("pool"):
             maker = PairMaker(DeviceClips(self.train, device), self.knowledge, self.duration_s)
             self.pool = self._fill(maker, int(data["pool"]), int(data.get("pool_batch", 32)))
 

@@ -7,6 +7,10 @@ what our editor makes of it. Writes ``results.json`` (every case), ``tables.md``
 ``--markdown-into FILE`` also the short table between ``<!-- figures -->`` and ``<!-- /figures -->`` of that file. Equal
 seeds give equal results but for the seconds.
 
+``--workers N`` works on several cases at a time, ``--ray ADDRESS`` on a cluster. A worker computes with one thread, or
+with ``--threads``: another number gives other last bits, and without these options all cores compute one case. What is
+finished stands in ``cases.jsonl`` until the results are written, and the same command goes on from there.
+
 What the rows are:
 
 - **copy**: the recording as it was. What doesn't beat this row did nothing useful.
@@ -27,6 +31,7 @@ some of them look through are given as local files: ``--panns``, ``--vggish``, `
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import json
 import math
@@ -35,8 +40,10 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,12 +65,14 @@ from smartdj_agent.models.listener import Listener
 from smartdj_agent.models.presets import get_preset
 from smartdj_agent.models.weights import role_folder
 from smartdj_agent.render import ADDED_PEAK, amplitude, apply_to_stem, render_added
+from smartdj_agent.scatter import Work, scatter, versions
 from smartdj_agent.spatial import gcc_itd_ms, measure_azimuth
 from smartdj_agent.steps import Operation, Step, Timbre, format_step
 from training.clips import SAMPLE_RATE, SPLITS, ClipStore
+from training.dataset import catalogue_sha256
 from training.designer import default_knowledge
 from training.drawing import save_png
-from training.embedders import OurListener, load_judges
+from training.embedders import Judges, OurListener, load_judges
 from training.metrics import (
     LEVEL_FLOOR_DB,
     band_error_db,
@@ -80,7 +89,16 @@ from training.metrics import (
 )
 from training.mixing import AZIMUTHS_DEG, NONE, make_scene
 from training.oracle import oracle_step
-from training.paper_style import PAPER_NOTES, Tally, describe_judges, draw_paper, paper_grid
+from training.paper_style import (
+    PAPER_NOTES,
+    Sets,
+    Tally,
+    describe_judges,
+    draw_paper,
+    joined,
+    paper_grid,
+    set_distances,
+)
 from training.whole_plans import PlanCase, make_plan_case, oracle_plan
 
 ABSENT = "absent"
@@ -548,21 +566,11 @@ def run_plan(
         }
 
 
-def evaluate(
-    store: ClipStore,
-    editor: StepEditor,
-    listener: Listener,
-    *,
-    tasks: Sequence[str],
-    counts: dict[str, int],
-    seed: int,
-    duration_s: float = DURATION_S,
-    ranker: Ranker | None = None,
-    tally: Tally | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Yield the records of all cases, task by task.
+@dataclass(frozen=True)
+class Bench:
+    """What every case needs.
 
-    Parameters
+    Attributes
     ----------
     store
         Clips of the split that is evaluated.
@@ -570,6 +578,29 @@ def evaluate(
         What is evaluated.
     listener
         Its bands make the oracle's mask.
+    ranker
+        Ranks labels after an ``add``; None leaves that figure out.
+    judges
+        Give the paper's figures; None leaves them out.
+    """
+
+    store: ClipStore
+    editor: StepEditor
+    listener: Listener
+    ranker: Ranker | None = None
+    judges: Judges | None = None
+
+
+CaseName = tuple[str, int]
+"""Task and index."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which cases there are.
+
+    Attributes
+    ----------
     tasks
         Of `TASKS`.
     counts
@@ -578,21 +609,164 @@ def evaluate(
         Of all cases.
     duration_s
         Length of the recordings, seconds.
-    ranker
-        Ranks labels after an ``add``; None leaves that figure out.
-    tally
-        Takes the paper's figures; None leaves them out.
     """
-    for task in tasks:
-        for index in range(max(counts.values())):
-            modes = [mode for mode, count in counts.items() if index < count]
-            if task == PLAN:
-                split = store.clips[0].split
-                plan_case = make_plan_case(store, default_knowledge(), split, index, seed, duration_s)
-                yield from run_plan(plan_case, editor, listener, modes, tally)
-                continue
-            case = make_case(store, task, index, seed, duration_s=duration_s)
-            yield from run_case(case, editor, listener, modes, ranker, tally)
+
+    tasks: tuple[str, ...]
+    counts: dict[str, int]
+    seed: int
+    duration_s: float = DURATION_S
+
+    def cases(self) -> list[CaseName]:
+        """Every case, in the results' order."""
+        return [(task, index) for task in self.tasks for index in range(max(self.counts.values()))]
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What came out of one case.
+
+    Attributes
+    ----------
+    records
+        One per row.
+    sets
+        What the case adds to the sets whose distances are figures.
+    judges
+        Which judges there were, see `describe_judges`.
+    """
+
+    records: list[dict[str, Any]]
+    sets: Sets
+    judges: dict[str, Any]
+
+
+def measure_case(choice: Choice, bench: Bench, case: CaseName) -> CaseResult:
+    """Make and measure one case: a pure function of its arguments, but for the seconds."""
+    task, index = case
+    modes = [mode for mode, count in choice.counts.items() if index < count]
+    tally = None if bench.judges is None else Tally(bench.judges, SAMPLE_RATE)
+    if task == PLAN:
+        split = bench.store.clips[0].split
+        plan_case = make_plan_case(bench.store, default_knowledge(), split, index, choice.seed, choice.duration_s)
+        records = run_plan(plan_case, bench.editor, bench.listener, modes, tally)
+    else:
+        step_case = make_case(bench.store, task, index, choice.seed, duration_s=choice.duration_s)
+        records = run_case(step_case, bench.editor, bench.listener, modes, bench.ranker, tally)
+    return CaseResult(
+        list(records),
+        {} if tally is None else tally.sets,
+        {} if bench.judges is None else describe_judges(bench.judges),
+    )
+
+
+def gathered(cases: Sequence[CaseResult]) -> dict[str, Any]:
+    """What ``results.json`` has of all cases: records, in order, and the distances between sets."""
+    return {
+        "records": [record for case in cases for record in case.records],
+        "distances": set_distances(joined(case.sets for case in cases)),
+    }
+
+
+class Journal:
+    """The cases that are finished, one JSON line each, so that a run that was stopped goes on.
+
+    Parameters
+    ----------
+    path
+        The file. Cases of another evaluation than `about` says are forgotten.
+    about
+        What the cases are a function of.
+
+    Attributes
+    ----------
+    found
+        The cases that are finished.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any]) -> None:
+        self._path = path
+        self.found: dict[CaseName, CaseResult] = {}
+        head = json.dumps(about, sort_keys=True).encode()
+        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        if lines[0] != head:
+            lines = [head, b""]
+        for line in lines[1:-1]:  # what follows the last line's end is half a line, or nothing
+            case, result = _read_case(json.loads(line))
+            self.found[case] = result
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, b"\n".join([*lines[:-1], b""]), overwrite=True)
+
+    def add(self, case: CaseName, result: CaseResult) -> None:
+        """Keep a finished case."""
+        self.found[case] = result
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_kept_case(case, result)) + "\n")
+
+    def close(self) -> None:
+        """Forget all: the results are written."""
+        self._path.unlink(missing_ok=True)
+
+
+def _kept_case(case: CaseName, result: CaseResult) -> dict[str, Any]:
+    def kept(array: np.ndarray) -> list[Any]:
+        return [str(array.dtype), array.shape, base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()]
+
+    sets = [[*name, [[kept(one) for one in pair] for pair in pairs]] for name, pairs in result.sets.items()]
+    return {"case": case, "records": result.records, "sets": sets, "judges": result.judges}
+
+
+def _read_case(line: dict[str, Any]) -> tuple[CaseName, CaseResult]:
+    def read(kept: list[Any]) -> np.ndarray:
+        return np.frombuffer(base64.b64decode(kept[2]), kept[0]).reshape(kept[1])
+
+    sets: Sets = {
+        (task, row, key): [(read(truth), read(output)) for truth, output in pairs]
+        for task, row, key, pairs in line["sets"]
+    }
+    return (line["case"][0], line["case"][1]), CaseResult(line["records"], sets, line["judges"])
+
+
+def carry_out_cases(
+    choice: Choice,
+    prepare: Callable[[], Bench],
+    journal: Journal,
+    *,
+    ray: str | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    gpus: float = 0.0,
+    told: Callable[[CaseName], None] = lambda case: None,
+) -> list[CaseResult]:
+    """Carry out the cases that the journal doesn't have, and return all, in order.
+
+    Parameters
+    ----------
+    choice
+        Which cases there are.
+    prepare
+        Makes what every case needs; picklable unless this process itself works.
+    journal
+        Of this evaluation.
+    ray, workers, threads, gpus
+        See `smartdj_agent.scatter.scatter`. Where none of the first three is given this process works, with the threads
+        that it has; where one is, `threads` is 1 by default, and so is `workers` without `ray`.
+    told
+        Called with each case that is finished.
+    """
+    missing = [case for case in choice.cases() if case not in journal.found]
+    if missing and ray is None and workers is None and threads is None:
+        bench = prepare()
+        for case in missing:
+            journal.add(case, measure_case(choice, bench, case))
+            told(case)
+    elif missing:
+        work = Work(prepare, partial(measure_case, choice))
+        most = workers or (1 if ray is None else None)
+        with closing(scatter(work, missing, ray=ray, workers=most, threads=threads or 1, gpus=gpus)) as finishing:
+            for index, result in finishing:
+                journal.add(missing[index], result)
+                told(missing[index])
+    return [journal.found[case] for case in choice.cases()]
 
 
 @dataclass(frozen=True)
@@ -877,15 +1051,15 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
         console.print(line)
 
 
-def machine() -> str:
-    """One sentence about the machine and the software."""
+def machine(threads: int | None = None) -> str:
+    """One sentence about the machine and the software; `threads` of each worker where this process did not compute."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
         names = [line.split(":", 1)[1] for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = names[0].strip() if names else cpu
     return (
-        f"Machine: {cpu}, {os.cpu_count()} cores, threads used: {torch.get_num_threads()}; "
+        f"Machine: {cpu}, {os.cpu_count()} cores, threads used: {threads or torch.get_num_threads()}; "
         f"Python {platform.python_version()}, torch {torch.__version__}."
     )
 
@@ -913,6 +1087,9 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, help="folder for the packed clips, as in training")
     parser.add_argument("--preset", default="small")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--workers", type=int, help="cases at a time; by default 1, or all cores of the cluster")
+    parser.add_argument("--threads", type=int, help="of each worker; by default 1, or all where nothing is shared out")
+    parser.add_argument("--ray", metavar="ADDRESS", help="let a Ray cluster do it; local: a Ray of one's own")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--operations", nargs="+", choices=TASKS, default=list(TASKS))
     weights = parser.add_argument_group("published weights that the paper's figures look through, as local files")
@@ -927,6 +1104,8 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     chosen = parser.parse_args(arguments)
     if chosen.count < 1 or (chosen.generate_count is not None and chosen.generate_count < 1):
         parser.error("a count has to be at least 1")
+    if any(number is not None and number < 1 for number in (chosen.workers, chosen.threads)):
+        parser.error("there has to be at least 1 worker, and 1 thread")
     return chosen
 
 
@@ -955,32 +1134,92 @@ def open_clips(folders: Sequence[Path], split: str, cache: Path | None) -> ClipS
     return store
 
 
-def _measure(chosen: argparse.Namespace, command: str, console: Console) -> dict[str, Any]:
-    """Load, warm up, evaluate with a progress bar."""
+def prepare(
+    folders: Sequence[Path],
+    split: str,
+    cache: Path | None,
+    preset: str,
+    device: str,
+    modes: Sequence[str],
+    seed: int,
+    judging: dict[str, Path | None],
+) -> Bench:
+    """Load clips and networks, and use them once: loading is no step's time.
+
+    Parameters
+    ----------
+    folders, split, cache
+        Of the clips.
+    preset, device
+        Of the editor.
+    modes, seed
+        What is tried once.
+    judging
+        Files for `training.embedders.load_judges`, by its arguments' names.
+    """
+    store = open_clips(folders, split, cache)
+    editor = Editor(get_preset(preset), device, SoundLibrary.starter())
+    ranker = LabelRanker(editor.listener, editor.encoder.vectors(store.labels), store.labels)
+    ours = OurListener(editor.listener, editor.encoder, store.labels)
+    judges = load_judges(ours, **judging, device=device)
+    for mode in modes:
+        warm = make_case(store, "volume", 0, seed)
+        carry_out(editor, mode, Audio(warm.source, SAMPLE_RATE), warm.step, 0)
+    return Bench(store, editor, editor.listener, ranker, judges)
+
+
+JUDGES = ("panns", "vggish", "clap", "stereocrw", "yamnet")
+"""Options that name published weights."""
+
+
+def _measure(chosen: argparse.Namespace, command: str, console: Console) -> tuple[dict[str, Any], Journal]:
+    """Evaluate with a progress bar; returns the results, and the journal to close once they are written."""
     preset, device = get_preset(chosen.preset), choose_device(chosen.device)
     store = open_clips(chosen.folders, chosen.split, chosen.cache)
-    editor = Editor(preset, device, SoundLibrary.starter())
-    ranker = LabelRanker(editor.listener, editor.encoder.vectors(store.labels), store.labels)
-    judges = load_judges(
-        OurListener(editor.listener, editor.encoder, store.labels),
-        panns=chosen.panns,
-        vggish=chosen.vggish,
-        clap=chosen.clap,
-        stereocrw=chosen.stereocrw,
-        yamnet=chosen.yamnet,
-        device=device,
-    )
-    tally = Tally(judges, SAMPLE_RATE)
     counts: dict[str, int] = {mode: chosen.count for mode in MODES if mode in chosen.modes}
     if "generate" in counts and chosen.generate_count is not None:
         counts["generate"] = chosen.generate_count
-    for mode in counts:
-        # Networks load at first use: this is no step's time.
-        warm = make_case(store, "volume", 0, chosen.seed)
-        carry_out(editor, mode, Audio(warm.source, SAMPLE_RATE), warm.step, 0)
-    tasks = [task for task in TASKS if task in chosen.operations]
+    choice = Choice(tuple(task for task in TASKS if task in chosen.operations), counts, chosen.seed)
+    # Workers have another working folder.
+    judging = {name: None if (path := getattr(chosen, name)) is None else path.absolute() for name in JUDGES}
+    about = {
+        "command": command,
+        "seed": chosen.seed,
+        "split": chosen.split,
+        "folders": [str(folder) for folder in chosen.folders],
+        "clips": len(store),
+        "labels": len(store.labels),
+        "duration_s": DURATION_S,
+        "preset": preset.name,
+        "device": device,
+        "solver": f"{preset.solver}, {preset.steps} steps",
+        "weights_sha256": weights_used(preset.name),
+    }
+    alone = chosen.ray is None and chosen.workers is None and chosen.threads is None
+    journal = Journal(
+        chosen.out / "cases.jsonl",
+        {name: about[name] for name in about if name != "command"}
+        | {
+            "tasks": choice.tasks,
+            "counts": counts,
+            "clips_sha256": catalogue_sha256(store.clips),
+            "judges": {name: path and str(path) for name, path in judging.items()},
+            "threads": torch.get_num_threads() if alone else chosen.threads or 1,
+            "versions": versions(),
+        },
+    )
+    making = partial(
+        prepare,
+        [folder.absolute() for folder in chosen.folders],
+        chosen.split,
+        chosen.cache and chosen.cache.absolute(),
+        preset.name,
+        device,
+        tuple(counts),
+        chosen.seed,
+        judging,
+    )
     started = time.perf_counter()
-    records: list[dict[str, Any]] = []
     bar = Progress(
         TextColumn("{task.description:>10}"),
         BarColumn(),
@@ -990,36 +1229,23 @@ def _measure(chosen: argparse.Namespace, command: str, console: Console) -> dict
         console=console,
     )
     with bar:
-        job = bar.add_task("", total=len(tasks) * max(counts.values()))
-        last = None
-        for record in evaluate(
-            store, editor, editor.listener, tasks=tasks, counts=counts, seed=chosen.seed, ranker=ranker, tally=tally
-        ):
-            case = (record["task"], record["index"])
-            bar.update(job, description=record["task"], advance=int(last is not None and case != last))
-            last = case
-            records.append(record)
-        bar.update(job, advance=1)
-    return {
-        "about": {
-            "command": command,
-            "seed": chosen.seed,
-            "split": chosen.split,
-            "folders": [str(folder) for folder in chosen.folders],
-            "clips": len(store),
-            "labels": len(store.labels),
-            "duration_s": DURATION_S,
-            "preset": preset.name,
-            "device": device,
-            "solver": f"{preset.solver}, {preset.steps} steps",
-            "weights_sha256": weights_used(preset.name),
-            "judges": describe_judges(judges),
-            "machine": machine(),
-            "seconds": round(time.perf_counter() - started, 1),
-        },
-        "records": records,
-        "distances": tally.distances(),
+        job = bar.add_task("", total=len(choice.cases()), completed=len(journal.found))
+        cases = carry_out_cases(
+            choice,
+            making,
+            journal,
+            ray=chosen.ray,
+            workers=chosen.workers,
+            threads=chosen.threads,
+            gpus=1.0 if device.startswith("cuda") else 0.0,
+            told=lambda case: bar.update(job, description=case[0], advance=1),
+        )
+    about |= {
+        "judges": cases[0].judges,
+        "machine": machine(None if alone else chosen.threads or 1),
+        "seconds": round(time.perf_counter() - started, 1),
     }
+    return {"about": about, **gathered(cases)}, journal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -1032,11 +1258,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.markdown_into is not None:
             # A wrong file shall show before the long run, not after it.
             replace_anchored(chosen.markdown_into.read_text(encoding="utf-8"), chosen.anchor, "")
+        journal: Journal | None = None
         if chosen.tables_only:
             results = json.loads((chosen.out / "results.json").read_text(encoding="utf-8"))
         else:
-            results = _measure(chosen, command, console)
+            results, journal = _measure(chosen, command, console)
         write_all(chosen.out, results)
+        if journal is not None:
+            journal.close()
         print_tables(results, Console(width=None if sys.stdout.isatty() else 200))
         if chosen.markdown_into is not None:
             text = chosen.markdown_into.read_text(encoding="utf-8")
@@ -1046,6 +1275,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SmartDJError, OSError) as error:
         console.print(f"error: {error}", style="red", highlight=False)
         return 2
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on from here")
+        return 130
     outside = sum(record["figures"]["changed_outside"] for record in results["records"] if record["row"] == "preserve")
     if outside:
         console.print(f"preserve changed {outside:.0f} samples outside the stretches it reported", style="red")
@@ -1054,4 +1286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Workers know what they run by the module's own name.
+    from training.evaluate import main as command
+
+    sys.exit(command())

@@ -6,6 +6,11 @@ data as one that was not.
 
 On CUDA nothing waits for the device between two log lines: figures stay tensors until they are written, a step whose
 gradient is not finite is skipped inside the fused optimiser, and weights are averaged where they lie.
+
+Several processes, also on several machines, train one model where they are started together::
+
+    accelerate launch --num_processes 2 --cpu -m training.planner --config … --out …
+    torchrun --nnodes 2 --nproc-per-node 8 … -m training.editor --config … --out … --device cuda
 """
 
 from __future__ import annotations
@@ -17,16 +22,18 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 import yaml
 from torch import Tensor, nn
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -165,19 +172,82 @@ FIT_STEPS = (20, 60)
 """Between which steps of a run the time is taken: the first ones load and compile."""
 
 
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train one model together, and which of them this one is.
+
+    Each does its own parts of every step: process r those from r · accumulate on, of count · accumulate. So two
+    processes see what one sees with twice the `accumulate`, and their gradients' mean is the same but for rounding.
+
+    Attributes
+    ----------
+    rank
+        Number of this one; only 0 logs, evaluates and saves.
+    count
+        How many there are.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def started(cls, device: str) -> Processes:
+        """Those that ``accelerate launch`` or ``torchrun`` has started, connected (gloo on CPUs, NCCL on GPUs)."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls()
+        from accelerate import PartialState
+
+        state = PartialState(cpu=not device.startswith("cuda"))
+        return cls(state.process_index, state.num_processes)
+
+    def average(self, gradients: Sequence[Tensor]) -> None:
+        """Add the processes' gradients, each of which is divided by the number of parts already."""
+        if self.count > 1:
+            flat = torch.cat([gradient.flatten() for gradient in gradients])
+            torch.distributed.all_reduce(flat)
+            start = 0
+            for gradient in gradients:
+                gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+                start += gradient.numel()
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give all processes the tensors of the first."""
+        if self.count > 1:
+            for tensor in tensors:
+                torch.distributed.broadcast(tensor, 0)
+
+    def any(self, true: bool) -> bool:
+        """Whether it is true in any process: all have to end after the same step."""
+        return any(self.gathered(true))
+
+    def gathered(self, value: Result) -> list[Result]:
+        """Every process's value, in order."""
+        if self.count == 1:
+            return [value]
+        found: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(found, value)
+        return found
+
+
 class _Batches:
     """Batches in order, made in advance where the task can: each a pure function of the seed, the step and its part."""
 
-    def __init__(self, task: Task, config: LoopConfig, step: int) -> None:
-        self.task, self.config = task, config
+    def __init__(self, task: Task, config: LoopConfig, step: int, processes: Processes) -> None:
+        self.task, self.config, self.processes = task, config, processes
         self.workers = getattr(task, "workers", None) if config.ahead else None
         self.waiting: deque[Future[Any]] = deque()
         self.asked = step * config.accumulate
 
-    def seed(self, index: int) -> list[int]:
-        """Seed of batch `index`, counted over all steps and their parts."""
+    def place(self, index: int) -> tuple[int, int, int]:
+        """Step, part, and number of parts of this process's batch `index`, counted over all processes."""
         step, part = divmod(index, self.config.accumulate)
-        return [self.config.seed, step] if self.config.accumulate == 1 else [self.config.seed, step, part]
+        parts = self.config.accumulate * self.processes.count
+        return step, self.processes.rank * self.config.accumulate + part, parts
+
+    def seed(self, index: int) -> list[int]:
+        """Seed of this process's batch `index`."""
+        step, part, parts = self.place(index)
+        return [self.config.seed, step] if parts == 1 else [self.config.seed, step, part]
 
     def get(self, index: int) -> Any:
         """Batch `index`; called with consecutive numbers."""
@@ -227,6 +297,15 @@ def train(
     after about that many seconds: from the time that steps `FIT_STEPS` took; it is then kept in the checkpoint. A run
     that resumes with a checkpoint that knows its number of steps keeps it, unless it is told to fit again.
 
+    Several processes that ``accelerate launch`` or ``torchrun`` has started train one model, see `Processes`. All of
+    them read the checkpoint: `folder` has to be one that all see. A task that keeps more than its model, such as a
+    discriminator, takes one process.
+
+    Raises
+    ------
+    ValueError
+        For such a task in several processes.
+
     Returns
     -------
     int
@@ -238,7 +317,11 @@ def train(
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
+    processes = Processes.started(device)
+    if processes.count > 1 and hasattr(task, "extra_state") and task.extra_state():
+        raise ValueError("this task keeps more than its model between steps: train it in one process")
     model = task.model.to(device).train()
+    processes.share([*model.parameters(), *model.buffers()])
     rates: Mapping[str, float] = getattr(task, "rates", {})
     for name, parameter in model.named_parameters():
         if any(name.startswith(start) and not rate for start, rate in rates.items()):
@@ -269,15 +352,21 @@ def train(
     if config.compile:
         for module in getattr(task, "compiled", ()):
             module.compile()
-    log = (folder / "log.jsonl").open("a", encoding="utf-8")
+    leads = processes.rank == 0
+    log = (folder / "log.jsonl").open("a", encoding="utf-8") if leads else None
 
     def record(**figures: Any) -> None:
-        line = {"step": step, "samples": step * config.samples_per_step, "seconds": round(seconds, 1), **figures}
+        if log is None:
+            return
+        samples = step * config.samples_per_step * processes.count
+        line = {"step": step, "samples": samples, "seconds": round(seconds, 1), **figures}
         log.write(json.dumps(line) + "\n")
         log.flush()
         print(line, flush=True)
 
     def evaluate() -> None:
+        if not leads:
+            return
         model.eval()
         if average is not None:
             average.store(trained)
@@ -290,6 +379,8 @@ def train(
         model.train()
 
     def save() -> None:
+        if not leads:
+            return
         state = {
             "parameters": [parameter.data for parameter in trained],
             "optimiser": optimiser.state_dict(),
@@ -312,11 +403,11 @@ def train(
         stopping = True
 
     signal.signal(signal.SIGTERM, stop)
-    batches = _Batches(task, config, step)
+    batches = _Batches(task, config, step, processes)
     started = time.monotonic()
     first, marked = step, 0.0
     figures: dict[str, list[float | Tensor]] = {}
-    while step < config.steps and not stopping and time.monotonic() - started < stop_after_s:
+    while step < config.steps and not processes.any(stopping or time.monotonic() - started >= stop_after_s):
         before = time.monotonic()
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * learning_rate_factor(step, config) * group["rate"]
@@ -325,12 +416,17 @@ def train(
         for part in range(config.accumulate):
             index = step * config.accumulate + part
             batch = batches.get(index)
-            torch.manual_seed(config.seed * 1_000_003 + index)
+            _, place, parts = batches.place(index)
+            torch.manual_seed(config.seed * 1_000_003 + step * parts + place)
             with torch.autocast(device.split(":")[0], dtype=torch.bfloat16, enabled=config.bf16):
                 loss, extra = task.loss(batch)
-            (loss / config.accumulate if config.accumulate > 1 else loss).backward()
+            (loss / parts if parts > 1 else loss).backward()
             for name, value in {"loss": loss.detach(), **extra}.items():
                 figures.setdefault(name, []).append(value if on_gpu else float(value))
+        if processes.count > 1:
+            for parameter in trained:  # what one process didn't use, another may have
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            processes.average([parameter.grad for parameter in trained if parameter.grad is not None])
         norm = torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
         if on_gpu:
             optimiser.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
@@ -350,10 +446,12 @@ def train(
                 each = (now - marked) / (FIT_STEPS[1] - FIT_STEPS[0])
                 # Some hundredths are for looking back at held-out sounds and for saving.
                 fitted = step + max(1, int(0.97 * (fit_s - (now - started)) / each))
+                fitted = processes.gathered(fitted)[0]  # one number for all
                 batches.config = config = replace(config, steps=fitted)
                 record(planned_steps=fitted, step_s=round(each, 4))
         if step % config.log_every == 0:
-            line = mean_figures(figures)
+            lines = processes.gathered(mean_figures(figures))
+            line = {name: round(float(np.mean([own[name] for own in lines])), 5) for name in lines[0]}
             seconds += time.monotonic() - before
             record(**line)
             figures = {}
@@ -366,7 +464,9 @@ def train(
     save()
     if step % config.evaluate_every != 0 and step < config.steps:
         evaluate()
-    log.close()
+    if log is not None:
+        log.close()
+    processes.any(False)  # the last to save is waited for
     return step
 
 
@@ -390,12 +490,15 @@ def command_line(description: str | None, make_task: Callable[[dict[str, Any], s
     arguments = parser.parse_args()
     config, settings = read_config(arguments.config, arguments.set)
     torch.manual_seed(config.seed)
-    task = make_task(settings, arguments.device)
+    device = arguments.device
+    if device == "cuda" and "LOCAL_RANK" in os.environ:  # of accelerate and torchrun
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    task = make_task(settings, device)
     train(
         task,
         config,
         arguments.out,
-        device=arguments.device,
+        device=device,
         stop_after_s=60 * arguments.minutes,
         fit_s=None if arguments.fit_minutes is None else 60 * arguments.fit_minutes,
     )

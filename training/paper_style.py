@@ -6,7 +6,7 @@ the paper's tables. Which network a figure looked through is part of its title.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,10 @@ class Impression:
     itds_s: np.ndarray | None
 
 
+Sets = dict[tuple[str, str, str], list[tuple[np.ndarray, np.ndarray]]]
+"""What distances between sets need, by task, row and figure: truth's and output's vectors, (n, d), of each clip."""
+
+
 class Tally:
     """Lets the judges hear every truth and output, and keeps what the sets' distances need.
 
@@ -57,12 +61,17 @@ class Tally:
         The networks that are there.
     sample_rate
         Of all recordings, Hz.
+
+    Attributes
+    ----------
+    sets
+        What was kept so far.
     """
 
     def __init__(self, judges: Judges, sample_rate: int) -> None:
         self.judges = judges
         self.sample_rate = sample_rate
-        self._sets: dict[tuple[str, str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
+        self.sets: Sets = {}
 
     def hear(self, stereo: np.ndarray) -> Impression:
         """Let all judges hear a recording, shape (2, n)."""
@@ -109,18 +118,28 @@ class Tally:
         return found
 
     def _keep(self, task: str, row: str, key: str, reference: np.ndarray, estimate: np.ndarray) -> None:
-        self._sets.setdefault((task, row, key), []).append((reference, estimate))
+        self.sets.setdefault((task, row, key), []).append((reference, estimate))
 
-    def distances(self) -> list[dict[str, Any]]:
-        """Distances between the sets: task, row, key, number of clips and value; none for a single clip."""
-        found = []
-        for (task, row, key), pairs in self._sets.items():
-            if len(pairs) < LEAST_CLIPS:
-                continue
-            sets = [np.concatenate([pair[side] for pair in pairs]) for side in (0, 1)]
-            value = fsad(*sets) if key == "fsad" else frechet_distance(*sets)
-            found.append({"task": task, "row": row, "key": key, "clips": len(pairs), "value": value})
-        return found
+
+def joined(parts: Iterable[Sets]) -> Sets:
+    """The sets of several tallies as those of one that has heard all their clips, in this order."""
+    whole: Sets = {}
+    for part in parts:
+        for name, pairs in part.items():
+            whole.setdefault(name, []).extend(pairs)
+    return whole
+
+
+def set_distances(sets: Sets) -> list[dict[str, Any]]:
+    """Distances between the sets: task, row, key, number of clips and value; none for a single clip."""
+    found = []
+    for (task, row, key), pairs in sets.items():
+        if len(pairs) < LEAST_CLIPS:
+            continue
+        both = [np.concatenate([pair[side] for pair in pairs]) for side in (0, 1)]
+        value = fsad(*both) if key == "fsad" else frechet_distance(*both)
+        found.append({"task": task, "row": row, "key": key, "clips": len(pairs), "value": value})
+    return found
 
 
 def describe_judges(judges: Judges) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from smartdj_agent.batch.run import Batch
     from smartdj_agent.batch.summary import Ending
     from smartdj_agent.batch.survey import LeftOut, Project, Request, Survey, Unit
+    from smartdj_agent.cli import AgentLike
     from smartdj_agent.console import Screen
     from smartdj_agent.plan import Plan
 
@@ -64,11 +67,19 @@ def batch(
         bool, typer.Option("--with-media", help="Also edit recordings by themselves that a project uses.")
     ] = False,
     jobs: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--jobs", min=1, max=64, help="How many at a time, as far as the device allows: a core each, 0.4 GB each."
+            "--jobs",
+            min=1,
+            max=4096,
+            show_default=False,
+            help="How many at a time, as far as the device allows: a core each, 0.4 GB each. [1; the cluster's cores]",
         ),
-    ] = 1,
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="ADDRESS", help="Let a Ray cluster compute; local: a Ray of one's own."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -93,6 +104,8 @@ def batch(
 
     Example: smartdj batch recordings "make this sound like a rainy morning" --yes
     """
+    from contextlib import ExitStack
+
     from smartdj_agent import cli
     from smartdj_agent.batch.manifest import Manifest
     from smartdj_agent.batch.run import Batch, cores
@@ -115,12 +128,27 @@ def batch(
         if asks and not can_ask():
             with Manifest(own, root, write=False) as manifest:
                 _refuse_unseen(found, manifest)
-        with Manifest(own, root) as manifest:
+        with Manifest(own, root) as manifest, ExitStack() as stack:
             manifest.recover()
             watch = Watch(screen)
+            make: Callable[[], AgentLike] = partial(cli.make_agent, preset.value, device.value, **sounds)
+            if ray is not None:
+                from smartdj_agent.batch.ray_agent import RayAgent
+                from smartdj_agent.scatter import connected
+
+                if "library" in sounds:  # workers have another working folder
+                    sounds["library"] = [path.absolute() for path in sounds["library"]]
+                make = partial(cli.make_agent, preset.value, device.value, **sounds)
+                screen.status("connecting to the cluster")
+                gpus = 1.0 if device is Device.CUDA else 0.0
+                shared = RayAgent(stack.enter_context(connected(ray, jobs)), make, gpus=gpus)
+                screen.rest()
+                jobs = min(jobs or shared.max_parallel, shared.max_parallel)
+                make = partial(_same, shared)
+            jobs = jobs or 1
             if jobs > 1:  # each edit gets its share of the cores; read by the libraries when they are loaded
                 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))
-            run = Batch(found, request, manifest, lambda: cli.make_agent(preset.value, device.value, **sounds), watch)
+            run = Batch(found, request, manifest, make, watch)
             left = run.left()
             watch.begin(left)
             screen.emit(
@@ -134,6 +162,10 @@ def batch(
                 }
             )
             _run(run, left, jobs, asks, watch, screen, own)
+
+
+def _same(agent: AgentLike) -> AgentLike:
+    return agent
 
 
 def _refuse_unseen(found: Survey, manifest: Manifest) -> None:

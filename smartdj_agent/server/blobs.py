@@ -10,6 +10,10 @@ Below the data folder::
 A file gets its name in ``audio/`` by a rename after its bytes are safely on the disk, and its row in the `JobStore`
 after that name is: a row means a whole file. Deleting goes the other way. What a crash leaves in between is in nobody's
 way, and `BlobStore.sweep` takes it away at the next start.
+
+Several servers may share the folder where they share the database (`JobStore.replica`). Then each has its own folder in
+``tmp/``, the parts it writes bear its name, what others write is left alone while they live, and ``database`` names the
+database, so that no other one's server takes the files for leftovers.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ from filelock import FileLock, Timeout
 
 from smartdj_agent.audio import MAX_DURATION_S, read_header
 from smartdj_agent.errors import ErrorCode, SmartDJError
-from smartdj_agent.files import sync_folder
+from smartdj_agent.files import sync_folder, write_file
 from smartdj_agent.server.store import JobChanges, JobRecord, JobStore, StoredAudio
 
 KEEP_UPLOAD_S = 3600.0
@@ -43,6 +47,9 @@ last byte."""
 
 _ADOPTED_GRACE_S = 60.0
 """How long a file that was adopted by itself stays without a job, seconds: its job's row follows in a moment."""
+
+_SILENT_PART_S = 120.0
+"""After how long without a byte another server's part is taken for abandoned, seconds; calls are given up sooner."""
 
 _BLOCK_BYTES = 1 << 20
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -222,7 +229,9 @@ class BlobStore:
         The folder; made where it isn't there, readable for its owner only. Locked against other processes until
         `close`, or until this process ends in any way.
     store
-        Where rows about the files are.
+        Where rows about the files are. With a `JobStore.replica` the folder is shared, and not locked.
+    lease_s
+        How long another server of a shared folder may be silent before it counts as gone, seconds.
     max_bytes, max_s, max_channels
         Limits of every file that is sent or imported: size in bytes, length in seconds, number of channels.
     clock
@@ -249,7 +258,11 @@ class BlobStore:
         max_s: float = MAX_DURATION_S,
         max_channels: int = 8,
         clock: Callable[[], float] = time.time,
+        lease_s: float = 10.0,
     ) -> None:
+        self._replica = store.replica
+        self._lease_s = lease_s
+        self._depth = 0
         self._max_bytes = max_bytes
         self._max_s = max_s
         self._max_channels = max_channels
@@ -257,17 +270,24 @@ class BlobStore:
         self._clock = clock
         self._audio = data_dir / "audio"
         self._uploads = data_dir / "uploads"
-        self._tmp = data_dir / "tmp"
+        self._all_tmp = data_dir / "tmp"
+        self._tmp = self._all_tmp / self._replica if self._replica else self._all_tmp
         # Held wherever a file and its row come or go together, so that nothing is deleted that just came to be needed.
         self._lock = threading.RLock()
         self._writing: set[Path] = set()
         try:
             data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for folder in (self._audio, self._uploads, self._tmp):
+            for folder in (self._audio, self._uploads, self._all_tmp, self._tmp):
                 folder.mkdir(exist_ok=True, mode=0o700)
             sync_folder(data_dir)
             self._process_lock = FileLock(data_dir / "lock", timeout=0, thread_local=False)
-            self._process_lock.acquire()
+            if self._replica:
+                self._check_mark(data_dir)
+            else:
+                self._process_lock.acquire()
+                if (data_dir / "database").exists():
+                    self._process_lock.release()
+                    raise _shared_folder(data_dir, "by servers with a database of their own")
         except Timeout as error:
             raise SmartDJError(
                 ErrorCode.SERVER_CONFIG,
@@ -286,6 +306,43 @@ class BlobStore:
     def close(self) -> None:
         """Let another process work in the folder."""
         self._process_lock.release()
+        if self._replica:
+            shutil.rmtree(self._tmp, ignore_errors=True)
+
+    def _check_mark(self, data_dir: Path) -> None:
+        """Refuse another database's folder, whose files would count as leftovers, and a second folder of this one."""
+        path = data_dir / "database"
+        if not path.exists() and (data_dir / "jobs.db").exists():
+            raise _shared_folder(data_dir, "with jobs.db")
+        with self._alone():
+            own = path.read_text(encoding="utf-8") if path.exists() else ""
+            new = uuid.uuid4().hex
+            mark = self._store.folder_mark("" if own else new)
+            if own and own != mark:
+                raise _shared_folder(data_dir, "by servers with another database")
+            if mark == new:
+                write_file(path, mark, overwrite=True)
+            elif not own:
+                raise SmartDJError(
+                    ErrorCode.SERVER_CONFIG,
+                    f"this database's servers keep their audio in another folder than {data_dir}",
+                    "give all servers of a database the same --data-dir, and check that it is mounted",
+                    field="data_dir",
+                )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else, thread or server, adds or deletes files inside the block."""
+        with self._lock:
+            if self._depth:
+                yield
+                return
+            with self._store.files_alone():
+                self._depth += 1
+                try:
+                    yield
+                finally:
+                    self._depth -= 1
 
     def set_limits(self, max_bytes: int, max_s: float, max_channels: int) -> None:
         """Change the limits of files that come from now on."""
@@ -325,6 +382,8 @@ class BlobStore:
 
     def temporary(self, suffix: str) -> Path:
         """Return a new path on the same file system, for a file or folder; `sweep` takes away what is left there."""
+        if self._replica:  # another server may have taken this one for dead meanwhile
+            self._tmp.mkdir(exist_ok=True, mode=0o700)
         return self._tmp / f"{uuid.uuid4().hex}{suffix}"
 
     # Files that this server made
@@ -340,7 +399,7 @@ class BlobStore:
             What it is. Size and limits are the caller's business, its hash too.
         """
         self._sync(temporary)
-        with self._lock:
+        with self._alone():
             self._publish(temporary, info, self._clock() + _ADOPTED_GRACE_S)
 
     def record(
@@ -365,7 +424,7 @@ class BlobStore:
         produced = list(files)
         for temporary, _ in produced:
             self._sync(temporary)
-        with self._lock:
+        with self._alone():
             before = self._store.get(job_id)
             for temporary, info in produced:
                 self._publish(temporary, info, 0.0)
@@ -382,7 +441,7 @@ class BlobStore:
 
     def received_bytes(self, sha256: str) -> int:
         """Return how much of a file has arrived; its size where it is there whole. Asking keeps it for another hour."""
-        with self._lock:
+        with self._alone():
             stored = self._present(sha256)
             if stored is not None:
                 return stored.size_bytes
@@ -412,7 +471,7 @@ class BlobStore:
             )
         if size_bytes > self._max_bytes:
             raise self._too_big()
-        with self._lock:
+        with self._alone():
             stored = self._present(sha256)
             upload = Upload(self, sha256, size_bytes, stored)
             if stored is not None:
@@ -423,8 +482,8 @@ class BlobStore:
             if not 0 <= offset_bytes <= size_bytes or (offset_bytes and not fitting):
                 raise _bad_offset(offset_bytes)
             # Who begins anew gets a new file, and who goes on while another call still writes gets a copy.
-            free = [part for part in fitting if part not in self._writing] if offset_bytes else []
-            path = free[0] if free else self._uploads / f"{sha256}-{uuid.uuid4().hex[:8]}.part"
+            free = [part for part in fitting if not self._written_to(part)] if offset_bytes else []
+            path = free[0] if free else self._uploads / f"{sha256}-{self._replica}{uuid.uuid4().hex[:8]}.part"
             source = fitting[0] if offset_bytes and not free else None
             self._writing.add(path)
         return self._opened(upload, path, offset_bytes, size_bytes, source)
@@ -433,7 +492,7 @@ class BlobStore:
         """Begin to take in a file whose hash and size only its end will tell; it can't be resumed."""
         upload = Upload(self, "", None, None)
         path = self.temporary(".part")
-        with self._lock:
+        with self._alone():
             self._writing.add(path)
         return self._opened(upload, path, 0, 0, None)
 
@@ -483,7 +542,7 @@ class BlobStore:
         wanted = list(sha256s)
         gone = []
         for start in range(0, len(wanted), 100):  # others get their turn in between
-            with self._lock:
+            with self._alone():
                 some = self._store.delete_audio(wanted[start : start + 100], self._clock())
                 for sha256 in some:
                     self.path(sha256).unlink(missing_ok=True)
@@ -493,10 +552,10 @@ class BlobStore:
     def delete_old_parts(self) -> int:
         """Delete incomplete uploads that got nothing for `KEEP_UPLOAD_S`; returns how many."""
         deleted = 0
-        with self._lock:
+        with self._alone():
             for part in self._uploads.iterdir():
-                if part not in self._writing and self._clock() - part.stat().st_mtime > KEEP_UPLOAD_S:
-                    part.unlink()
+                if part not in self._writing and self._clock() - _changed_s(part) > KEEP_UPLOAD_S:
+                    part.unlink(missing_ok=True)
                     deleted += 1
         return deleted
 
@@ -506,8 +565,9 @@ class BlobStore:
 
     def sweep(self) -> Swept:
         """Take away what a crash has left. Call it once, before anything else uses the store."""
-        with self._lock:
-            temporaries = list(self._tmp.iterdir())
+        with self._alone():
+            living = self._store.living(self._lease_s) if self._replica else set()
+            temporaries = [path for path in self._all_tmp.iterdir() if path.name not in living]
             for path in temporaries:
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
@@ -549,14 +609,14 @@ class BlobStore:
             container=header.format.container,
             subtype=header.format.subtype,
         )
-        with self._lock:
+        with self._alone():
             self._publish(path, info, self._clock() + KEEP_UPLOAD_S)
             known = self._store.audio(sha256)
         return replace(info, audio_sha256=known.audio_sha256) if known else info
 
     def _let_go(self, path: Path, sha256: str) -> None:
         """An upload no longer writes to `path`."""
-        with self._lock:
+        with self._alone():
             self._writing.discard(path)
             if sha256:
                 self._tidy_parts(sha256)
@@ -623,12 +683,17 @@ class BlobStore:
 
     def _tidy_parts(self, sha256: str) -> int:
         """Of parts that nobody writes, leave only the longest, and none of a file that is whole or not begun."""
-        free = sorted((part for part in self._parts(sha256) if part not in self._writing), key=_size, reverse=True)
+        free = sorted((part for part in self._parts(sha256) if not self._written_to(part)), key=_size, reverse=True)
         worth_keeping = bool(free) and _size(free[0]) > 0 and self._store.audio(sha256) is None
         surplus = free[1:] if worth_keeping else free
         for part in surplus:
-            part.unlink()
+            part.unlink(missing_ok=True)
         return len(surplus)
+
+    def _written_to(self, part: Path) -> bool:
+        """Whether a call writes to a part, or another server may."""
+        others = bool(self._replica) and not part.name.split("-")[1].startswith(self._replica)
+        return part in self._writing or (others and self._clock() - _changed_s(part) < _SILENT_PART_S)
 
 
 def _bad_offset(offset_bytes: int) -> SmartDJError:
@@ -647,6 +712,22 @@ def _written(file: RawIOBase, data: bytes) -> Iterator[memoryview]:
         taken = file.write(rest) or 0
         yield rest[:taken]
         rest = rest[taken:]
+
+
+def _shared_folder(data_dir: Path, how: str) -> SmartDJError:
+    return SmartDJError(
+        ErrorCode.SERVER_CONFIG,
+        f"{data_dir} is used {how}",
+        "give every database a data folder of its own with --data-dir",
+        field="data_dir",
+    )
+
+
+def _changed_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _size(path: Path) -> int:

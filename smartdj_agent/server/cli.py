@@ -17,6 +17,12 @@ def serve(
     host: Annotated[str | None, _setting("Address to listen at, or unix:PATH; beyond this machine needs TLS.")] = None,
     port: Annotated[int | None, _setting("Port to listen at; 0 takes a free one. [50551]")] = None,
     data_dir: Annotated[Path | None, _setting("Folder of jobs and their audio.", "DIR")] = None,
+    database_url: Annotated[
+        str | None, _setting("PostgreSQL database of several servers; not given: jobs.db for this one.", "URL")
+    ] = None,
+    lease_s: Annotated[
+        float | None, _setting("How long a server may be silent before others take its jobs over, seconds. [10]")
+    ] = None,
     port_file: Annotated[Path | None, _setting("File that gets the port once the server listens.", "FILE")] = None,
     devices: Annotated[
         list[str] | None, typer.Option("--device", help="Device that works; may be given again. [auto]")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from google.rpc.status_pb2 import Status
+from sqlalchemy.exc import SQLAlchemyError
 
 from smartdj.v1 import audio_pb2, event_pb2, job_pb2, step_pb2
 from smartdj_agent.errors import ErrorCode, SmartDJError
@@ -29,7 +30,7 @@ from smartdj_agent.server import logs
 from smartdj_agent.server.blobs import BlobStore
 from smartdj_agent.server.metrics import Metrics
 from smartdj_agent.server.queue import FairQueue
-from smartdj_agent.server.store import JobRecord, JobState, JobStore, StoredAudio
+from smartdj_agent.server.store import Brief, ClaimLostError, JobRecord, JobState, JobStore, StoredAudio
 from smartdj_agent.server.tasks import ApplyTask, PlanTask, Produced, Report, Task
 from smartdj_agent.wire import MODES, plan_from_proto, plan_to_proto
 from smartdj_agent.wire_status import to_status
@@ -41,6 +42,10 @@ MAX_ATTEMPTS = 5
 
 READY_EVERY_S = 0.2
 """How often workers are asked whether they are ready, seconds."""
+SURVEY_EVERY_S = 0.4
+"""How often a server looks at what the others that share its store have done, seconds."""
+DECISION_S = 10.0
+"""How long a decision waits for another one that another server is carrying out, seconds."""
 PARK_S = 10.0
 """How long a worker may take to stop when its job is parked, seconds; then it is left to `DeviceWorker.stop`."""
 
@@ -101,6 +106,8 @@ class JobManager:
         Counts.
     slots
         Jobs per worker at once; more than one only where the worker batches.
+    lease_s
+        How long another server may be silent before its jobs are taken over, seconds.
     """
 
     def __init__(
@@ -112,8 +119,14 @@ class JobManager:
         metrics: Metrics,
         *,
         slots: int = 1,
+        lease_s: float = 10.0,
     ) -> None:
         self.store = store
+        self._shared = bool(store.replica)
+        self._lease_s = lease_s
+        self._mine: set[str] = set()  # claimed here, or about to be
+        self._told_progress: dict[str, bytes] = {}
+        self._surveying: asyncio.Task[None] | None = None
         self.blobs = blobs
         self.workers = workers
         self.queue = queue
@@ -147,7 +160,10 @@ class JobManager:
 
     async def start(self) -> None:
         """Take up what an earlier run left, and begin to work."""
-        for record in await self.db(self.store.unfinished):
+        if self._shared:
+            await self._survey()
+            self._surveying = asyncio.create_task(self._keep_surveying(), name="survey")
+        for record in [] if self._shared else await self.db(self.store.unfinished):
             events = await self.db(self.store.events, record.job_id, 0, 1 << 31)
             kept = [_numbered(data, record.job_id, number) for number, data in events]
             live = self._enliven(record, kept, record.client)
@@ -196,6 +212,11 @@ class JobManager:
         if self._noticing is not None:
             self._noticing.cancel()
         await asyncio.gather(*self._unfinished, return_exceptions=True)
+        if self._surveying is not None:
+            self._surveying.cancel()
+            await asyncio.gather(self._surveying, return_exceptions=True)
+            with contextlib.suppress(SQLAlchemyError):
+                await self.db(self.store.leave)
         await asyncio.get_running_loop().run_in_executor(None, self._database.shutdown)
 
     # --- what clients ask for ---
@@ -272,8 +293,8 @@ class JobManager:
             if live.record.state is JobState.AWAITING_REVIEW and live.record.created_s < before_s and not live.cancelled
         ]
         for live in old:
-            async with live.deciding:
-                if live.record.state is JobState.AWAITING_REVIEW:
+            async with live.deciding, self._owning(live) as owned:
+                if owned and live.record.state is JobState.AWAITING_REVIEW:
                     await self._whole(self._end(live, JobState.CANCELLED, _undecided()))
         return len(old)
 
@@ -281,21 +302,28 @@ class JobManager:
         self, record: JobRecord, spec: job_pb2.JobSpec, lane: str, request_id: str
     ) -> tuple[JobRecord, bool]:
         """Keep a new job and queue it."""
-        record, made = await self.db(self.store.create, record, request_id=request_id, digest=request_digest(spec))
-        if not made:
-            return record, False
-        self.metrics.job_moved(None, record.state.value)
-        live = self._enliven(record, [], lane)
-        if record.plan:
-            ready = event_pb2.PlanReadyEvent(plan=spec.plan, awaits_review=spec.review)
-            state = JobState.AWAITING_REVIEW if spec.review else JobState.QUEUED
-            await self._record(live, event_pb2.JobEvent(plan_ready=ready), state=state)
+        job_id = record.job_id
+        self._mine.add(job_id)
+        try:
+            record, made = await self.db(self.store.create, record, request_id=request_id, digest=request_digest(spec))
+            if not made:
+                return record, False
+            self.metrics.job_moved(None, record.state.value)
+            live = self._enliven(record, [], lane)
+            if record.plan:
+                ready = event_pb2.PlanReadyEvent(plan=spec.plan, awaits_review=spec.review)
+                state = JobState.AWAITING_REVIEW if spec.review else JobState.QUEUED
+                await self._record(live, event_pb2.JobEvent(plan_ready=ready), state=state)
+            if live.record.state is JobState.QUEUED:
+                try:
+                    self.queue.check(lane)
+                except SmartDJError as error:  # filled up since it was asked above
+                    await self._end(live, JobState.FAILED, error)
+                    raise
+        finally:
+            await self._let_go(job_id)
         if live.record.state is JobState.QUEUED:
-            try:
-                await self._enqueue(live)
-            except SmartDJError as error:  # filled up since it was asked above
-                await self._end(live, JobState.FAILED, error)
-                raise
+            await self._enqueue(live, recovered=True)
         return live.record, True
 
     async def recall(
@@ -332,7 +360,8 @@ class JobManager:
             JOB_NOT_FOUND.
         """
         live = self._live.get(job_id)
-        return live.record if live else await self.db(self.store.get, job_id)
+        known = live is not None and (not self._shared or job_id in self._mine)
+        return live.record if live is not None and known else await self.db(self.store.get, job_id)
 
     async def review(self, job_id: str, changed: step_pb2.Plan | None) -> JobRecord:
         """Accept a job's plan, or change it, and let it be carried out. Accepting twice changes nothing.
@@ -348,13 +377,25 @@ class JobManager:
         return await self._whole(self._review(job_id, changed))
 
     async def _review(self, job_id: str, changed: step_pb2.Plan | None) -> JobRecord:
-        live = self._live.get(job_id)
+        live = await self._find(job_id)
         if live is None:
             raise _ended(await self.get(job_id))
         async with live.deciding:  # of two decisions at a time, the second must see the first
-            return await self._decide(live, changed)
+            deadline = time.monotonic() + DECISION_S
+            while True:
+                async with self._owning(live) as owned:
+                    if not owned:  # it runs or has ended elsewhere, or another server is deciding just now
+                        live.record = await self.db(self.store.get, job_id)
+                    undecided = live.record.state is JobState.AWAITING_REVIEW and not live.record.accepted
+                    if owned or not undecided or time.monotonic() > deadline:
+                        record = await self._decide(live, changed, owned)
+                        break
+                await asyncio.sleep(0.05)
+        if owned and record.state is JobState.QUEUED and undecided:
+            await self._enqueue(live, recovered=True)
+        return record
 
-    async def _decide(self, live: _Live, changed: step_pb2.Plan | None) -> JobRecord:
+    async def _decide(self, live: _Live, changed: step_pb2.Plan | None, owned: bool) -> JobRecord:
         job_id = live.record.job_id
         if live.cancelled or live.record.state.ended:
             raise _ended(live.record)
@@ -374,6 +415,10 @@ class JobManager:
             )
         if self._stopping:
             raise stopping()
+        if not owned:
+            raise SmartDJError(
+                ErrorCode.SERVER_STOPPING, f"another server is busy with job {job_id}", "Try again in a moment."
+            )
         if changed is None:
             check_plan(step_pb2.Plan.FromString(live.record.plan))
         self.queue.check(live.lane)
@@ -384,7 +429,6 @@ class JobManager:
             await self._record(live, ready, **changes)
         else:
             await self._change(live, **changes)
-        await self._enqueue(live, recovered=True)
         return live.record
 
     async def cancel(self, job_id: str) -> JobRecord:
@@ -395,7 +439,7 @@ class JobManager:
         SmartDJError
             JOB_NOT_FOUND.
         """
-        live = self._live.get(job_id)
+        live = await self._find(job_id)
         if live is None or live.cancelled:
             return await self.get(job_id)
         live.cancelled = True
@@ -404,11 +448,22 @@ class JobManager:
     async def _cancel(self, live: _Live) -> JobRecord:
         job_id = live.record.job_id
         if live.worker is not None:
-            with contextlib.suppress(SmartDJError):  # JOB_ENDED: it was faster
+            try:
                 # What is answered now must hold even if the server dies before the worker's report ends the job.
                 await self._change(live, cancelling=True)
+            except SmartDJError:  # JOB_ENDED: it was faster
+                pass
+            except ClaimLostError:
+                await self.db(self.store.ask_cancel, job_id)  # who has it now will see it
             if live.worker is not None:
                 live.worker.cancel(live.task_id)  # the report ends the job
+        elif self._shared:
+            await self.db(self.store.ask_cancel, job_id)  # who has it will see it
+            async with self._owning(live) as owned:
+                if owned:
+                    self.queue.remove(job_id)
+                    await self._end(live, JobState.CANCELLED, cancelled())
+            return await self.get(job_id)
         elif self.queue.remove(job_id) or live.record.state is JobState.AWAITING_REVIEW:
             await self._end(live, JobState.CANCELLED, cancelled())
         # Else a dispatcher has just taken it, and looks at the mark before it begins.
@@ -422,9 +477,8 @@ class JobManager:
         SmartDJError
             JOB_NOT_FOUND, SERVER_STOPPING.
         """
-        live = self._live.get(job_id)
+        live = await self._find(job_id)
         if live is None:
-            await self.db(self.store.get, job_id)
             for number, data in await self.db(self.store.events, job_id, after, 1 << 31):
                 yield _numbered(data, job_id, number)
             return
@@ -485,6 +539,138 @@ class JobManager:
         infos = {sha: audio_info(found[sha]) if sha in found else audio_pb2.AudioInfo(sha256=sha) for sha in named}
         return [_describe(record, infos) for record in records]
 
+    # --- several servers on one store ---
+
+    @contextlib.asynccontextmanager
+    async def _owning(self, live: _Live) -> AsyncGenerator[bool, None]:
+        """Have a job for oneself inside the block; yields False where another server, or another call here, has it."""
+        job_id = live.record.job_id
+        if not self._shared:
+            yield True
+            return
+        if job_id in self._mine:
+            yield False
+            return
+        self._mine.add(job_id)
+        try:
+            record = await self.db(self.store.claim, job_id)
+            if record is not None:
+                await self._catch_up(live, record)
+            yield record is not None
+        finally:
+            await self._let_go(job_id)
+
+    async def _let_go(self, job_id: str) -> None:
+        """End what `_owning` began. Where the store can't be reached, the next survey does it."""
+        try:
+            if self._shared:
+                with contextlib.suppress(SQLAlchemyError):
+                    await self.db(self.store.release, job_id)
+        finally:
+            self._mine.discard(job_id)
+
+    async def _find(self, job_id: str) -> _Live | None:
+        """Return a job that has not ended, also one that this server hasn't heard of yet; None where it has.
+
+        Raises
+        ------
+        SmartDJError
+            JOB_NOT_FOUND.
+        """
+        live = self._live.get(job_id)
+        if live is not None:
+            return live
+        record = await self.db(self.store.get, job_id)
+        if record.state.ended or not self._shared:
+            return None
+        return await self._mirror(record)
+
+    async def _mirror(self, record: JobRecord) -> _Live:
+        events = await self.db(self.store.events, record.job_id, 0, 1 << 31)
+        kept = [_numbered(data, record.job_id, number) for number, data in events]
+        return self._live.get(record.job_id) or self._enliven(record, kept, record.client)
+
+    async def _catch_up(self, live: _Live, record: JobRecord) -> None:
+        """Take over what the store has of a job, where that is newer."""
+        job_id = record.job_id
+        if record.last_sequence > len(live.events):
+            for number, data in await self.db(self.store.events, job_id, len(live.events), 1 << 31):
+                if number == len(live.events) + 1:
+                    live.events.append(_numbered(data, job_id, number))
+        if record.last_sequence >= live.record.last_sequence:
+            live.record = record
+        live.tell()
+
+    async def _keep_surveying(self) -> None:
+        while True:
+            await asyncio.sleep(SURVEY_EVERY_S)
+            try:
+                await self._survey()
+            except Exception:  # the next one may find the database again
+                log.exception("the job database can't be asked")
+
+    async def _survey(self) -> None:
+        """Say that this server lives, and take in what the others have done."""
+        progress = {
+            job_id: live.progress.SerializeToString()
+            for job_id, live in self._live.items()
+            if live.worker is not None and live.progress is not None
+        }
+        changed = {job_id: event for job_id, event in progress.items() if self._told_progress.get(job_id) != event}
+        self._told_progress = progress
+        found = await self.db(self.store.survey, self._lease_s, changed)
+        queued = set(self.queue)
+        for brief in found:
+            await self._take_in(brief, brief.job_id in queued)
+        here = {brief.job_id for brief in found}
+        for job_id in [name for name in self._live if name not in here and name not in self._mine]:
+            await self._take_end(job_id)
+
+    async def _take_in(self, brief: Brief, queued: bool) -> None:
+        job_id, live = brief.job_id, self._live.get(brief.job_id)
+        if job_id in self._mine:
+            if live is not None and brief.cancelling and not live.cancelled:
+                live.cancelled = True
+                if live.worker is not None:
+                    live.worker.cancel(live.task_id)
+            return
+        if brief.replica == self.store.replica:  # the store could not be reached when it was let go
+            await self.db(self.store.release, job_id)
+            return
+        if live is None:
+            live = await self._find(job_id)
+        elif live.record.last_sequence < brief.last_sequence or live.record.state is not brief.state:
+            await self._catch_up(live, await self.db(self.store.get, job_id))
+        if live is None or job_id in self._mine:
+            return
+        if brief.replica is not None and brief.progress and brief.last_sequence == live.record.last_sequence:
+            event = event_pb2.JobEvent.FromString(brief.progress)
+            if live.progress != event:
+                live.progress = event
+                live.tell()
+        waiting = brief.replica is None and brief.state is JobState.QUEUED
+        if brief.cancelling and brief.replica is None:
+            async with self._owning(live) as owned:
+                if owned:
+                    self.queue.remove(job_id)
+                    await self._end(live, JobState.CANCELLED, cancelled())
+        elif waiting and not queued and live.record.state is JobState.QUEUED:
+            await self._enqueue(live, recovered=True)
+        elif queued and not waiting:
+            self.queue.remove(job_id)
+
+    async def _take_end(self, job_id: str) -> None:
+        """Let go of a job that another server ended or deleted."""
+        live = self._live[job_id]
+        try:
+            record = await self.db(self.store.get, job_id)
+        except SmartDJError:
+            record = replace(live.record, state=JobState.CANCELLED)
+        if record.state.ended and job_id not in self._mine:
+            await self._catch_up(live, record)
+            self.queue.remove(job_id)
+            self._forget(live)
+
     # --- work ---
 
     def _enliven(self, record: JobRecord, events: list[event_pb2.JobEvent], lane: str) -> _Live:
@@ -529,10 +715,25 @@ class JobManager:
                 continue
             with logs.bound(job_id=live.record.job_id):
                 try:
-                    await self._work(live, worker)
-                except Exception as error:
-                    log.exception("the job failed inside the server")
-                    await self._end(live, JobState.FAILED, internal(error))
+                    await self._own_and_work(live, worker)
+                except Exception:  # the store itself: the job stays as it is there
+                    log.exception("the job can't be kept")
+                    await asyncio.sleep(READY_EVERY_S)
+
+    async def _own_and_work(self, live: _Live, worker: Worker) -> None:
+        async with self._owning(live) as owned:
+            if not owned:
+                return
+            live.cancelled |= live.record.cancelling
+            try:
+                await self._work(live, worker)
+            except ClaimLostError:
+                log.warning("another server has taken the job over")
+            except Exception as error:
+                if self._shared and isinstance(error, SQLAlchemyError):
+                    raise  # once the database is back, the job goes on
+                log.exception("the job failed inside the server")
+                await self._end(live, JobState.FAILED, internal(error))
 
     async def _work(self, live: _Live, worker: Worker) -> None:
         """Run a job's phases until it ends, waits for review or is parked."""

@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -113,7 +114,10 @@ async def serving(configuration: Configuration, *, agent: str = REAL_AGENT) -> A
     tokens = load_tokens(settings.token_file) if settings.token_file is not None else None
     async with AsyncExitStack() as stack:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        store = JobStore(f"sqlite:///{settings.data_dir / 'jobs.db'}")
+        if settings.database_url is None:
+            store = JobStore(f"sqlite:///{settings.data_dir / 'jobs.db'}")
+        else:
+            store = JobStore(settings.database_url, replica=uuid.uuid4().hex[:12])
         stack.callback(store.close)
         blobs = BlobStore(
             settings.data_dir,
@@ -121,6 +125,7 @@ async def serving(configuration: Configuration, *, agent: str = REAL_AGENT) -> A
             max_bytes=settings.max_audio_bytes,
             max_s=settings.max_audio_s,
             max_channels=settings.max_channels,
+            lease_s=settings.lease_s,
         )
         stack.callback(blobs.close)
         swept = await asyncio.to_thread(blobs.sweep)
@@ -147,6 +152,7 @@ async def serving(configuration: Configuration, *, agent: str = REAL_AGENT) -> A
             FairQueue(settings.max_queue, settings.max_queue_per_client),
             metrics,
             slots=settings.max_batch,
+            lease_s=settings.lease_s,
         )
         holder.jobs = jobs
         holder.calls = CallInterceptor(metrics, tokens)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -54,6 +55,12 @@ class Settings(BaseModel):
     port: int = Field(50551, ge=0, le=65535, description="port to listen at; 0 takes a free one")
     port_file: Path | None = Field(None, description="file that gets the port once the server listens")
     data_dir: Path = Field(default_factory=_default_data_dir, description="folder of jobs and their audio")
+    database_url: str | None = Field(
+        None, description="PostgreSQL of several servers, postgresql://…; not set: jobs.db in data_dir, for one"
+    )
+    lease_s: float = Field(
+        10.0, ge=1, le=3600, description="how long a server may be silent before others take its jobs over, seconds"
+    )
     devices: tuple[str, ...] = Field(("auto",), min_length=1, description="devices that work, one worker each")
     preset: str = Field("small", min_length=1, description="preset of models")
     library: tuple[Path, ...] = Field(
@@ -107,6 +114,15 @@ class Settings(BaseModel):
         blank = " " in value and not value.startswith("unix:")
         if not value.isprintable() or not value or blank:
             raise ValueError("must not be empty or hold blanks")
+        return value
+
+    @field_validator("database_url", mode="after")
+    @classmethod
+    def _known_database(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("postgresql://", "postgresql+")):
+            raise ValueError("must begin with postgresql://")
+        if value is not None and re.search(r"://[^/@]*:[^/@]+@", value):
+            raise ValueError("must not hold a password: put that into the variable PGPASSWORD")
         return value
 
     @field_validator(*_PATHS, mode="after")

@@ -6,15 +6,19 @@ power cut the database is sound, but the changes of the last moments may be undo
 `smartdj_agent.server.blobs.BlobStore.sweep` brings files and rows together in either direction. ``FULL`` would save
 those moments too, for one flush of the disk per change: 0.3 ms on an idle SSD, above 10 ms on a busy one.
 
-What only SQLite needs is in `_prepare_sqlite`; everything else is SQLAlchemy's common language and runs on PostgreSQL
-as it is. One process at a time works on a database, see `smartdj_agent.server.blobs.BlobStore`.
+What only SQLite needs is in `_prepare_sqlite`, what only PostgreSQL needs in `_prepare_postgresql`; everything else is
+SQLAlchemy's common language. One process at a time works on an SQLite database, see
+`smartdj_agent.server.blobs.BlobStore`. Several servers may share one in PostgreSQL, each with a name of its own: then a
+job is changed only by the server that has claimed it, and what a server that fell silent had claimed is free again.
+Writers take turns there, too, over all servers: a transaction never has to be done again because of another.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -284,7 +288,24 @@ def _add_cancelling(connection: sa.Connection) -> None:
         connection.execute(sa.DDL("ALTER TABLE jobs ADD COLUMN cancelling BOOLEAN NOT NULL DEFAULT false"))
 
 
-_MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_METADATA.create_all, _add_cancelling)
+_REPLICAS = sa.Table(
+    "replicas",
+    _METADATA,
+    sa.Column("replica", sa.Text, primary_key=True),
+    sa.Column("seen_s", sa.Double, nullable=False),
+)
+
+_CLAIMS = sa.Table(
+    "claims",
+    _METADATA,
+    sa.Column("job", sa.ForeignKey(_JOBS.c.number), primary_key=True),
+    sa.Column("replica", sa.Text, nullable=False),
+    sa.Column("progress", sa.LargeBinary, nullable=False),
+)
+
+_FOLDERS = sa.Table("data_folders", _METADATA, sa.Column("mark", sa.Text, primary_key=True))
+
+_MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_METADATA.create_all, _add_cancelling, _METADATA.create_all)
 """What makes version n + 1 of the tables from version n; the first makes today's tables from nothing."""
 
 _COLUMNS = frozenset(field.name for field in fields(JobRecord)) - {"steps"}
@@ -319,8 +340,47 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+_WRITERS_LOCK, _FILES_LOCK = 7_301_001, 7_301_002
+"""Names of PostgreSQL's advisory locks; a holder of the second may ask for the first, never the other way."""
+
+
+def _prepare_postgresql(engine: sa.Engine) -> None:
+    """Everything that PostgreSQL needs and SQLite doesn't."""
+
+    @sa.event.listens_for(engine, "begin")
+    def begun(connection: sa.Connection) -> None:
+        if connection.get_execution_options().get("writes", False):
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS_LOCK})")
+
+
+class ClaimLostError(Exception):
+    """Another server has the job: this one was silent for too long, or came too late."""
+
+
+@dataclass(frozen=True)
+class Brief:
+    """Where an unfinished job stands, among several servers.
+
+    Attributes
+    ----------
+    job_id, state, last_sequence, cancelling
+        As in `JobRecord`.
+    replica
+        The server that has claimed it; None where nobody has.
+    progress
+        Serialised ``smartdj.v1.JobEvent``, the newest that isn't kept; empty where there is none.
+    """
+
+    job_id: str
+    state: JobState
+    last_sequence: int
+    cancelling: bool
+    replica: str | None
+    progress: bytes
+
+
 class JobStore:
-    """All that is known of jobs. Safe to use from several threads; one process at a time.
+    """All that is known of jobs. Safe to use from several threads; one process at a time, or one per `replica`.
 
     Parameters
     ----------
@@ -329,6 +389,8 @@ class JobStore:
         brought up to date where it is older.
     clock
         Seconds since the epoch.
+    replica
+        This server's name among several that share the database; empty for the only one.
 
     Raises
     ------
@@ -337,21 +399,35 @@ class JobStore:
         may raise ``DISK_FULL``; then nothing was changed.
     """
 
-    def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.time, replica: str = "") -> None:
         self._clock = clock
+        self.replica = replica
         # One writer at a time, and the next one at once: SQLite by itself makes writers sleep and try again.
         self._turn = threading.Lock()
         try:
-            self._engine = sa.create_engine(url)
+            place = sa.make_url(url)
+            if place.drivername == "postgresql":  # not the driver that SQLAlchemy would take: it is LGPL
+                place = place.set(drivername="postgresql+pg8000")
+            if place.get_backend_name() == "postgresql" and place.password is None and "PGPASSWORD" in os.environ:
+                place = place.set(password=os.environ["PGPASSWORD"])
+            # Connections that broke while nobody used them, as at the database's restart, are made anew.
+            self._engine = sa.create_engine(place, pool_pre_ping=place.get_backend_name() != "sqlite")
             if self._engine.dialect.name == "sqlite":
                 _prepare_sqlite(self._engine)
+            elif self._engine.dialect.name == "postgresql":
+                _prepare_postgresql(self._engine)
             self._migrate()
+            if replica:  # before it makes a file that another server might take for a dead one's
+                with self._writing() as connection:
+                    self._live(connection)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, DBAPIError, OSError) as error:
             what = str(error.orig) if isinstance(error, DBAPIError) else str(error)
             raise SmartDJError(
                 ErrorCode.SERVER_CONFIG,
                 f"the job database can't be opened: {what.strip().splitlines()[0] if what.strip() else error!r}",
-                "check that the data folder may be written and that its jobs.db is whole; move it away to begin anew",
+                "check that the data folder may be written and that its jobs.db is whole; move it away to begin anew"
+                if url.startswith("sqlite")
+                else "check database_url, and that its server runs and lets this user in (pip install pg8000)",
             ) from error
 
     def close(self) -> None:
@@ -366,7 +442,7 @@ class JobStore:
         Parameters
         ----------
         record
-            The new job; its `last_sequence` must be 0.
+            The new job; its `last_sequence` must be 0. Among several servers it is claimed by this one.
         request_id
             The client's name for its request; empty for no protection against doing it twice.
         digest
@@ -395,6 +471,9 @@ class JobStore:
             values.update({name: values[name] or None for name in _REFERENCES})
             number = connection.scalars(sa.insert(_JOBS).values(values).returning(_JOBS.c.number)).one()
             self._put_steps(connection, number, (), record.steps)
+            if self.replica:
+                claim = {"job": number, "replica": self.replica, "progress": b""}
+                connection.execute(sa.insert(_CLAIMS).values(claim))
             if request_id:
                 row = {"client": record.client, "request_id": request_id, "digest": digest, "job": number}
                 connection.execute(sa.insert(_REQUESTS).values(row))
@@ -434,9 +513,13 @@ class JobStore:
         SmartDJError
             ``JOB_NOT_FOUND``; ``JOB_ENDED``: what has ended never changes; ``AUDIO_NOT_FOUND`` where a change refers
             to audio that isn't there.
+        ClaimLostError
+            Among several servers, where this one hasn't claimed the job.
         """
         with self._writing() as connection:
             number, before = self._load(connection, job_id)
+            if self.replica and self._claimant(connection, number) != self.replica:
+                raise ClaimLostError(job_id)
             if before.state.ended:
                 raise SmartDJError(
                     ErrorCode.JOB_ENDED, f"job {job_id} has ended: it {_PAST[before.state]}", "start another job"
@@ -556,6 +639,122 @@ class JobStore:
         with self._writing() as connection:
             connection.execute(sa.update(_JOBS).where(_JOBS.c.job_id == job_id).values(told_s=now_s))
 
+    # Several servers
+
+    def _now_s(self, connection: sa.Connection) -> float:
+        """The database's clock where there are several servers: theirs may differ."""
+        if connection.dialect.name == "postgresql":
+            return float(connection.scalar(sa.text("SELECT extract(epoch FROM clock_timestamp())")) or 0.0)
+        return self._clock()
+
+    def _live(self, connection: sa.Connection) -> float:
+        """Say that this server lives; returns the time, seconds since the epoch."""
+        now_s = self._now_s(connection)
+        mine = _REPLICAS.c.replica == self.replica
+        if not connection.execute(sa.update(_REPLICAS).where(mine).values(seen_s=now_s)).rowcount:
+            connection.execute(sa.insert(_REPLICAS).values(replica=self.replica, seen_s=now_s))
+        return now_s
+
+    def _claimant(self, connection: sa.Connection, number: int) -> str | None:
+        return connection.scalar(sa.select(_CLAIMS.c.replica).where(_CLAIMS.c.job == number))
+
+    def claim(self, job_id: str) -> JobRecord | None:
+        """Make a job this server's own, if it is nobody's and has not ended; return it, or None.
+
+        Raises
+        ------
+        SmartDJError
+            ``JOB_NOT_FOUND``.
+        """
+        with self._writing() as connection:
+            number, record = self._load(connection, job_id)
+            if record.state.ended or self._claimant(connection, number) is not None:
+                return None
+            claim = {"job": number, "replica": self.replica, "progress": b""}
+            connection.execute(sa.insert(_CLAIMS).values(claim))
+        return record
+
+    def release(self, job_id: str) -> None:
+        """Let go of a job, if this server has it; what it left running waits for another one."""
+        with self._writing() as connection:
+            number = sa.select(_JOBS.c.number).where(_JOBS.c.job_id == job_id).scalar_subquery()
+            connection.execute(sa.delete(_CLAIMS).where(_CLAIMS.c.job == number, _CLAIMS.c.replica == self.replica))
+
+    def ask_cancel(self, job_id: str) -> None:
+        """Note that somebody asked for a job's end, whoever has it."""
+        with self._writing() as connection:
+            open_states = [state.value for state in JobState if not state.ended]
+            named = sa.and_(_JOBS.c.job_id == job_id, _JOBS.c.state.in_(open_states))
+            connection.execute(sa.update(_JOBS).where(named).values(cancelling=True))
+
+    def survey(self, lease_s: float, progress: Mapping[str, bytes]) -> list[Brief]:
+        """Say that this server lives, free what silent ones had claimed, and return all unfinished jobs, oldest first.
+
+        Parameters
+        ----------
+        lease_s
+            How long a server may be silent, seconds.
+        progress
+            The newest event that isn't kept of jobs of this server, by job id.
+        """
+        with self._writing() as connection:
+            now_s = self._live(connection)
+            connection.execute(sa.delete(_REPLICAS).where(_REPLICAS.c.seen_s < now_s - lease_s))
+            connection.execute(sa.delete(_CLAIMS).where(_CLAIMS.c.replica.not_in(sa.select(_REPLICAS.c.replica))))
+            abandoned = sa.and_(
+                _JOBS.c.state == JobState.RUNNING.value, _JOBS.c.number.not_in(sa.select(_CLAIMS.c.job))
+            )
+            connection.execute(sa.update(_JOBS).where(abandoned).values(state=JobState.QUEUED.value))
+            for job_id, event in progress.items():
+                number = sa.select(_JOBS.c.number).where(_JOBS.c.job_id == job_id).scalar_subquery()
+                held = sa.and_(_CLAIMS.c.job == number, _CLAIMS.c.replica == self.replica)
+                connection.execute(sa.update(_CLAIMS).where(held).values(progress=event))
+            open_states = [state.value for state in JobState if not state.ended]
+            jobs, claims = _JOBS.c, _CLAIMS.c
+            query = (
+                sa.select(jobs.job_id, jobs.state, jobs.last_sequence, jobs.cancelling, claims.replica, claims.progress)
+                .join_from(_JOBS, _CLAIMS, claims.job == jobs.number, isouter=True)
+                .where(jobs.state.in_(open_states))
+                .order_by(jobs.number)
+            )
+            return [
+                Brief(job_id, JobState(state), sequence, cancelling, replica, progress or b"")
+                for job_id, state, sequence, cancelling, replica, progress in connection.execute(query)
+            ]
+
+    def leave(self) -> None:
+        """Let go of everything: this server ends."""
+        with self._writing() as connection:
+            connection.execute(sa.delete(_CLAIMS).where(_CLAIMS.c.replica == self.replica))
+            connection.execute(sa.delete(_REPLICAS).where(_REPLICAS.c.replica == self.replica))
+
+    def living(self, lease_s: float) -> set[str]:
+        """Return the names of all servers that were not silent for so long, this one too."""
+        with self._reading() as connection:
+            since = _REPLICAS.c.seen_s >= self._now_s(connection) - lease_s
+            return {self.replica, *connection.scalars(sa.select(_REPLICAS.c.replica).where(since))}
+
+    def folder_mark(self, new: str) -> str:
+        """Return the mark of the one data folder that belongs to this database: `new`, if any, where none does yet."""
+        with self._writing() as connection:
+            known = connection.scalar(sa.select(_FOLDERS.c.mark))
+            if known is None and new:
+                connection.execute(sa.insert(_FOLDERS).values(mark=new))
+            return known or new
+
+    @contextmanager
+    def files_alone(self) -> Iterator[None]:
+        """Keep the other servers from adding and deleting audio inside the block; does nothing where there are none."""
+        if not self.replica or self._engine.dialect.name != "postgresql":
+            yield
+            return
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql(f"SELECT pg_advisory_lock({_FILES_LOCK})")
+            try:
+                yield
+            finally:
+                connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_FILES_LOCK})")
+
     # Audio
 
     def put_audio(self, audio: StoredAudio, *, keep_until_s: float = 0.0) -> None:
@@ -672,7 +871,7 @@ class JobStore:
                         )
                     )
                 )
-                for table in (_EVENTS, _STEPS, _REQUESTS):
+                for table in (_EVENTS, _STEPS, _REQUESTS, _CLAIMS):
                     connection.execute(sa.delete(table).where(table.c.job.in_(numbers)))
                 deleted += connection.execute(sa.delete(_JOBS).where(_JOBS.c.number.in_(numbers))).rowcount
         return deleted

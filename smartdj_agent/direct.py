@@ -553,6 +553,8 @@ def _clash(steps: Sequence[Step], constraints: Sequence[Constraint]) -> tuple[St
         for two in steps[place + 1 :]:
             if one.target != two.target or Operation.ADD in (one.operation, two.operation):
                 continue
+            if None not in (one.azimuth_deg, two.azimuth_deg) and one.azimuth_deg != two.azimuth_deg:
+                continue  # the dog on the left and the one on the right
             if Operation.REMOVE in (one.operation, two.operation):
                 return one, two
             if one.operation is two.operation and _opposed(one, two):

@@ -289,7 +289,8 @@ class Draft:
             self.done = self.asking = self.settled = True
             yield clash_question(*self.requests.clash)
             return
-        if opposites := opposed(self.instruction):
+        # What is said of single sounds was read: "the loud dog quiet" is no contradiction.
+        if opposites := opposed("; ".join(self.requests.rest) if self.requests.steps else self.instruction):
             self.done = self.asking = self.settled = True
             one, other = opposites
             yield Asked(

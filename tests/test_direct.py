@@ -193,6 +193,15 @@ def test_two_wishes_that_exclude_each_other_are_asked_about(instruction: str) ->
         assert isinstance(parse_step(choice), Step)
 
 
+@pytest.mark.parametrize(
+    "instruction",
+    ["remove the dog on the left and turn up the dog on the right", "make the loud, annoying dog quiet"],
+)
+def test_no_clash_where_two_things_are_meant(instruction: str) -> None:
+    two = (*HEARD, Heard("dog barking", 0.8, -20.0, 90.0, 0.0, 10.0))
+    assert not any(isinstance(item, Asked) for item in planner().draft(two, instruction, seed=0).opening())
+
+
 def test_a_request_lifts_the_constraint_it_corrects() -> None:
     found = planner().read(HEARD, "don't remove the dog, just turn it down 6 dB")
     assert [item.kind for item in found.lifted] == [ConstraintKind.KEEP]

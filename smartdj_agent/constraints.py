@@ -118,6 +118,7 @@ _PATTERNS: tuple[tuple[ConstraintKind, str], ...] = (
         rf"(?:the|my) {_SIDE} (?:{_MUST} |is to )?(?:be|stay|stays|remain|remains|is)"
         rf" {_FREE}",
     ),
+    (ConstraintKind.CLEAR_SIDE, rf"i (?:can't|cant|cannot|can not|don't|do not) hear(?: anything| well)? {_ON}"),
     (ConstraintKind.CLEAR_SIDE, rf"(?:clear|empty|free|vacate|evacuate) (?:out |up )?(?:the|my) {_SIDE}"),
     (
         ConstraintKind.NO_ADD,
@@ -197,6 +198,11 @@ _PATTERNS: tuple[tuple[ConstraintKind, str], ...] = (
         rf"i (?:still |really )*(?:need|want to keep|want to hear) {_THE}{_NOUN}(?: in there|"
         rf" in it)?",
     ),
+    (
+        ConstraintKind.KEEP,
+        rf"so (?:that )?{_THE}{_NOUN} (?:is|are|can be) (?:clearly |still |better |well )*(?:audible|heard)",
+    ),
+    (ConstraintKind.KEEP, rf"(?:but )?not (?:of |from )?(?:the|my) {_NOUN}"),
     (ConstraintKind.KEEP, rf"with {_THE}{_NOUN} still (?:there|in it|audible|in)"),
     (ConstraintKind.KEEP, rf"{_THE}{_NOUN} is (?:important|essential|precious|sacred)"),
     (
@@ -204,7 +210,10 @@ _PATTERNS: tuple[tuple[ConstraintKind, str], ...] = (
         rf"(?:i |we )?{_NOT} (?:want|wish|need|like)(?: to hear)? {_THE}{_NOUN}(?: in (?:it|"
         rf"there))?",
     ),
-    (ConstraintKind.EXCLUDE, rf"(?:i |we )(?:hate|can't stand|cannot stand|can't bear|dislike) {_THE}{_NOUN}"),
+    (
+        ConstraintKind.EXCLUDE,
+        rf"(?:i |we )(?:hate|can't stand|cant stand|cannot stand|can't bear|cant bear|dislike) {_THE}{_NOUN}",
+    ),
     (
         ConstraintKind.EXCLUDE,
         rf"(?:with )?(?:no|without|minus|free of|free from|avoid|avoiding|leave out|"
@@ -222,15 +231,18 @@ _PATTERNS: tuple[tuple[ConstraintKind, str], ...] = (
         rf"taboo|out of the question)",
     ),
 )
-_BEFORE, _AFTER = r"(?:but |and |so |yet )?", r"(?: please| though| in place| there| however)?(?: and (?P<rest>.*))?"
+_BEFORE, _AFTER = (
+    r"(?:(?:but|and|so|yet|please|also|just|then|oh|pls) )*",
+    r"(?: please| though| in place| there| however)?(?: and (?P<rest>.*))?",
+)
 _COMPILED = tuple((kind, re.compile(f"{_BEFORE}{pattern}{_AFTER}")) for kind, pattern in _PATTERNS)
 
 # "and" and "with" may stand inside a name; so they part clauses only where the second begins like a constraint.
 _CLAUSES = re.compile(
-    r"[,;:.!?]|\s+(?:but|while|though|yet)\s+"
+    r"[,;:.!?\n]|\s[-–—]+\s|\s+(?:but|while|though|yet)\s+"
     r"|\s+and\s+(?=keep|leave|don't|do not|never|make sure|nothing|no |without|add nothing|preserve|only add|"
     r"just add)"
-    r"|\s+(?=without |with nothing |with no |free of |free from )"
+    r"|\s+(?=without |with nothing |with no |free of |free from |so that |(?:with|and) (?:the|my) [a-z' -]+ still )"
 )
 
 

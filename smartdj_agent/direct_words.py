@@ -583,68 +583,12 @@ IDLE = re.compile(
 SCENE_CUES = re.compile(r"\b(like|into|feels?|atmosphere|mood|vibe|scene|place|world|make this|make it|turn this)\b")
 
 
-COMMAND_WORDS = frozenset(
-    [
-        "turn",
-        "down",
-        "louder",
-        "quieter",
-        "remove",
-        "delete",
-        "mute",
-        "move",
-        "left",
-        "right",
-        "front",
-        "centre",
-        "center",
-        "volume",
-        "decibels",
-        "reverb",
-        "echo",
-        "later",
-        "earlier",
-        "seconds",
-        "second",
-        "delay",
-        "shift",
-        "brighter",
-        "darker",
-        "warmer",
-        "colder",
-        "muffled",
-        "raise",
-        "lower",
-        "boost",
-        "reduce",
-        "increase",
-        "decrease",
-        "extract",
-        "isolate",
-        "keep",
-        "only",
-        "everything",
-        "except",
-        "without",
-        "background",
-        "please",
-        "make",
-        "put",
-        "place",
-        "the",
-        "and",
-        "sound",
-        "add",
-        "bring",
-        "softer",
-        "bigger",
-        "smaller",
-        "get",
-        "rid",
-        "take",
-        "out",
-        "up",
-        "off",
-    ]
-)
+_COMMANDS = """
+turn down louder quieter remove delete mute move left right front centre center volume decibels reverb echo
+later earlier seconds second delay shift brighter darker warmer colder muffled raise lower boost reduce increase
+decrease extract isolate keep only everything except without background please make put place the and sound add
+bring softer bigger smaller get rid take out up off leave alone touch untouched nothing anything stays should
+must there still change lose hear want stand empty side new sounds other away
+"""
+COMMAND_WORDS = frozenset(_COMMANDS.split())
 """What a misspelt word may have been meant as, beside the names of sounds."""

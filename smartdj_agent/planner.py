@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from smartdj_agent.constraints import Located, leeway, read_constraints, repairs
+from smartdj_agent.constraints import Constraint, Located, leeway, read_constraints, repairs
 from smartdj_agent.direct import Meaning, Requests, mend_spelling, read_requests
 from smartdj_agent.events import Heard
 from smartdj_agent.grammar import ACCEPT, START, Automaton, FreeText, free_text, plan_automaton
@@ -185,13 +185,28 @@ class Planner:
         found = read_requests(instruction, located, lambda noun: self.meaning(noun, heard))
         if found.steps and not found.rest:
             return found
-        words = {word for label in self.vocabulary for name in self.words(label) for word in name.lower().split()}
-        words |= {word for item in heard for word in item.label.split()}
-        mended = mend_spelling(instruction, words, self.is_word)
-        if mended == instruction:
+        mended = self.mended(instruction, [item.label for item in heard])
+        if mended == instruction.lower():
             return found
         again = read_requests(mended, located, lambda noun: self.meaning(noun, heard))
         return again if len(again.steps) > len(found.steps) and len(again.rest) <= len(found.rest) else found
+
+    def constraints(self, instruction: str, present: Sequence[str]) -> tuple[Constraint, ...]:
+        """What an instruction forbids, also where it is misspelt."""
+
+        def resolve(noun: str) -> tuple[str, ...]:
+            return self.meant_by(noun, present)
+
+        found = read_constraints(instruction, resolve)
+        mended = self.mended(instruction, present)
+        more = () if mended == instruction.lower() else read_constraints(mended, resolve)
+        return (*found, *(item for item in more if item not in found))
+
+    def mended(self, instruction: str, present: Sequence[str]) -> str:
+        """The instruction in lower case with slips of the pen mended towards commands and names of sounds."""
+        words = {word for label in self.vocabulary for name in self.words(label) for word in name.lower().split()}
+        words |= {word for label in present for word in label.split()}
+        return mend_spelling(instruction, words, self.is_word)
 
     def is_word(self, word: str) -> bool:
         """Whether the language model's tokenizer knows a word as one piece, which slips of the pen seldom are."""
@@ -270,7 +285,7 @@ class Draft:
         self.heard = (*spoken, *heard)
         present = {item.label for item in self.heard}
         self.located = tuple(Located(item.label, item.azimuth_deg) for item in self.heard)
-        self.constraints = read_constraints(instruction, lambda noun: planner.meant_by(noun, sorted(present)))
+        self.constraints = planner.constraints(instruction, sorted(present))
         if self.requests.lifted:
             self.constraints = tuple(item for item in self.constraints if item not in self.requests.lifted)
         self.emitted: list[Step] = []

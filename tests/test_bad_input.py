@@ -50,7 +50,7 @@ def agent(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
     made = Agent(device="cpu")
     made.__dict__["editor"] = known_editor(everything)
     made.__dict__["planner"] = SaidPlanner()
-    monkeypatch.setattr(Agent, "listen", lambda self, audio: ())
+    monkeypatch.setattr(Agent, "_listen", lambda self, audio, digest: ())
     monkeypatch.setattr(cli, "make_agent", lambda preset, device: made)
     monkeypatch.setattr(cli.tempfile, "tempdir", str(tmp_path_factory.mktemp("logs")))
     return made

@@ -151,6 +151,12 @@ def test_text_lines_carry_both_ids_each(log: io.StringIO) -> None:
     assert "dog" not in text
 
 
+def test_what_a_library_marks_for_itself_is_not_shown(log: io.StringIO) -> None:
+    logs.configure("info", "text", log)
+    LOGGER.info("shown", extra={"_ray_timestamp_ns": 1, "count": 2})
+    assert log.getvalue().endswith(": shown count=2\n")
+
+
 def test_json_lines_read_back(log: io.StringIO) -> None:
     logs.configure("info", "json", log)
     with logs.bound(request_id="r-1", job_id="j-1"):

@@ -99,7 +99,8 @@ class _Formatter(logging.Formatter):
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def values(self, record: logging.LogRecord) -> dict[str, Any]:
-        return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        # Libraries mark records for themselves, such as Ray with its `_ray_timestamp_ns`.
+        return {key: value for key, value in vars(record).items() if key not in _STANDARD and key[:1] != "_"}
 
     def trace(self, record: logging.LogRecord) -> list[str]:
         if not record.exc_info or record.exc_info[1] is None:

@@ -292,20 +292,33 @@ class BertScore:
         self.tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
         self.model = AutoModel.from_pretrained(path, local_files_only=True, dtype=torch.float32).eval()
 
-    @torch.inference_mode()
     def __call__(self, texts: Sequence[str], references: Sequence[str]) -> list[float]:
         """F1 of each text with its reference."""
-        return [self._f1(text, reference) for text, reference in zip(texts, references, strict=True)]
+        states = self._states({*texts, *references})
+        return [
+            _greedy_f1(states[text] @ states[reference].T) for text, reference in zip(texts, references, strict=True)
+        ]
 
-    def _states(self, text: str) -> torch.Tensor:
-        tokens = self.tokenizer(text or "nothing", return_tensors="pt", truncation=True)
-        states = self.model(**tokens, output_hidden_states=True).hidden_states[self.layer][0, 1:-1]
-        return torch.nn.functional.normalize(states, dim=-1)
+    @torch.inference_mode()
+    def _states(self, texts: set[str]) -> dict[str, torch.Tensor]:
+        """Unit token states of each text, (tokens, width), without the marks of beginning and end."""
+        found: dict[str, torch.Tensor] = {}
+        ordered = sorted(texts, key=len)
+        for start in range(0, len(ordered), 64):
+            part = ordered[start : start + 64]
+            tokens = self.tokenizer(
+                [text or "nothing" for text in part], return_tensors="pt", padding=True, truncation=True
+            )
+            states = self.model(**tokens, output_hidden_states=True).hidden_states[self.layer]
+            states = torch.nn.functional.normalize(states, dim=-1)
+            for text, row, mask in zip(part, states, tokens["attention_mask"].bool(), strict=True):
+                found[text] = row[mask][1:-1].clone()
+        return found
 
-    def _f1(self, text: str, reference: str) -> float:
-        likeness = self._states(text) @ self._states(reference).T
-        precision, recall = float(likeness.max(1).values.mean()), float(likeness.max(0).values.mean())
-        return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
+
+def _greedy_f1(likeness: torch.Tensor) -> float:
+    precision, recall = float(likeness.max(1).values.mean()), float(likeness.max(0).values.mean())
+    return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
 
 
 # --- the run -------------------------------------------------------------------------------------------------

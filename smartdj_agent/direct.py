@@ -222,14 +222,12 @@ class _Reader:
                 self.last = found
                 return
 
-    def _match(
-        self, patterns: Sequence[re.Pattern[str]], text: str, *, new: bool = False
-    ) -> tuple[_Mention, ...] | None:
-        """The sounds of the first pattern that fits and whose ``x`` names sounds that can be changed."""
+    def _match(self, patterns: Sequence[re.Pattern[str]], text: str) -> tuple[_Mention, ...] | None:
+        """The sounds of the first pattern that fits and whose ``x`` names sounds."""
         for pattern in patterns:
             match = pattern.fullmatch(text)
             mentions = self.sounds(match["x"]) if match else None
-            if mentions is not None and (new or all(m.there or m.definite or m.name for m in mentions)):
+            if mentions is not None:
                 return mentions
         return None
 

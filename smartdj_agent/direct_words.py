@@ -32,7 +32,6 @@ class _Amounts:
     seconds: float | None = None
     azimuth_deg: float | None = None
     level: int | None = None
-    size: int = 0
 
 
 # --- words ---------------------------------------------------------------------------------------------------
@@ -211,89 +210,13 @@ EVERYTHING_BUT = re.compile(
     r"that is not"
     r"|which isn't|which is not|not being) "
 )
-STOP = frozenset(
-    [
-        "it",
-        "this",
-        "that",
-        "them",
-        "make",
-        "makes",
-        "turn",
-        "turned",
-        "like",
-        "as",
-        "into",
-        "to",
-        "from",
-        "with",
-        "without",
-        "but",
-        "so",
-        "if",
-        "when",
-        "where",
-        "while",
-        "i",
-        "you",
-        "we",
-        "they",
-        "he",
-        "she",
-        "is",
-        "are",
-        "be",
-        "was",
-        "were",
-        "in",
-        "on",
-        "at",
-        "of",
-        "for",
-        "by",
-        "not",
-        "no",
-        "a",
-        "an",
-        "the",
-        "sound",
-        "sounds",
-        "sounding",
-        "feel",
-        "feels",
-        "more",
-        "less",
-        "add",
-        "put",
-        "move",
-        "take",
-        "get",
-        "keep",
-        "up",
-        "down",
-        "left",
-        "right",
-        "louder",
-        "quieter",
-        "softer",
-        "brighter",
-        "darker",
-        "warmer",
-        "colder",
-        "later",
-        "earlier",
-        "too",
-        "loud",
-        "quiet",
-        "remove",
-        "delete",
-        "mute",
-        "only",
-        "just",
-        "db",
-        "seconds",
-    ]
-)
+_STOP_WORDS = """
+it this that them make makes turn turned like as into to from with without but so if when where while i you we
+they he she is are be was were in on at of for by not no a an the sound sounds sounding feel feels more less add
+put move take get keep up down left right louder quieter softer brighter darker warmer colder later earlier too
+loud quiet remove delete mute only just db seconds
+"""
+STOP = frozenset(_STOP_WORDS.split())
 """Words that a sound's name seldom holds; what holds one must be the exact name of something heard."""
 CONJUNCTION = re.compile(r" (?:and|as well as|plus|or|&) (?:also )?|, ?(?:and )?| & ")
 
@@ -309,10 +232,6 @@ def _all(*patterns: str) -> tuple[re.Pattern[str], ...]:
 _X = r"(?P<x>.+?)"
 _OF = r"(?:the (?:volume|level|gain|loudness|sound|fader) (?:of|on|for) )?"
 _SHALL = r"(?:should|must|shall|needs? to|has to|have to|ought to|could|can|may|is to|are to)"
-_HEAR = (
-    r"(?:i(?:'d| would)? (?:only |just )?(?:want|like|need|wish|love) (?:to (?:only |just )?hear )?|"
-    r"let me (?:only |just )?hear |give me |play )"
-)
 
 SWAP = re.compile(
     r"(?:swap|exchange|switch|trade) (?:the (?:places|positions|sides|directions) of )?(?P<x>.+?) (?:and|with|for)"
@@ -551,7 +470,6 @@ ADD = re.compile(
     rf"sprinkle(?: in)?|blend in|fade in|superimpose|place|put|give me|i want|i want to hear|i'd like to hear|"
     rf"i'd like|i need|let there be|with added) {_X}(?: in| on top)?"
 )
-_WEAK_ADD = re.compile(r"(?:place|put|give me|i want|i want to hear|i'd like|i'd like to hear|i need|let there be)\b")
 
 
 def room_level(room: str) -> int | None:

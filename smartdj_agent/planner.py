@@ -204,9 +204,13 @@ class Planner:
 
     def mended(self, instruction: str, present: Sequence[str]) -> str:
         """The instruction in lower case with slips of the pen mended towards commands and names of sounds."""
-        words = {word for label in self.vocabulary for name in self.words(label) for word in name.lower().split()}
-        words |= {word for label in present for word in label.split()}
+        words = self._sound_words.union(*(label.split() for label in present))
         return mend_spelling(instruction, words, self.is_word)
+
+    @cached_property
+    def _sound_words(self) -> frozenset[str]:
+        names = (name for label in self.vocabulary for name in self.words(label))
+        return frozenset(word for name in names for word in name.lower().split())
 
     def is_word(self, word: str) -> bool:
         """Whether the language model's tokenizer knows a word as one piece, which slips of the pen seldom are."""

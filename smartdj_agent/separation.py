@@ -120,7 +120,8 @@ def estimate_masks(
     """
     power = window.power
     logits = listener.mask_logits(window.hearing, vectors[None].to(power.device))[0].float()
-    shares, softer = torch.sigmoid(SHARPNESS * logits), torch.sigmoid(sharpness * logits)
+    shares = torch.sigmoid(SHARPNESS * logits)
+    softer = shares if sharpness == SHARPNESS else torch.sigmoid(sharpness * logits)
     total = power.sum(dim=(0, 1))
     loud = total > total.max() * 10 ** (FLOOR_DB / 10)
     hold = round(HOLD_S * listener.config.sample_rate / listener.config.hop)

@@ -147,6 +147,11 @@ def padded(states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return kept, functional.pad(mask, (0, missing))[:, :POOL_TOKENS].cpu()
 
 
+def codec_sha256(folder: Path) -> str:
+    """Hashes of a codec's weights."""
+    return " ".join(file_sha256(path) for path in sorted(folder.glob("*.safetensors")))
+
+
 def shard_name(number: int) -> str:
     """File name of a shard."""
     return f"latents-{number:05d}.safetensors"
@@ -251,7 +256,7 @@ def write_latents(
         "bfloat16" if device.startswith("cuda") else "float32",
         catalogue_sha256([clip for clip in clips if clip.split == split]),
         knowledge_sha256(),
-        " ".join(file_sha256(path) for path in sorted(codec.glob("*.safetensors"))),
+        codec_sha256(codec),
     )
     out.mkdir(parents=True, exist_ok=True)
     known, wanted = out / "settings.json", json.dumps(asdict(settings), indent=1, sort_keys=True).encode() + b"\n"
@@ -301,7 +306,7 @@ def read_pool(folder: Path, encoder: SentenceEncoder, codec: Path, device: str) 
         raise SmartDJError(
             ErrorCode.USAGE, f"{folder} holds no complete set of latents", "run training.latents to its end first"
         ) from error
-    if manifest["settings"]["codec_sha256"] != " ".join(file_sha256(p) for p in sorted(codec.glob("*.safetensors"))):
+    if manifest["settings"]["codec_sha256"] != codec_sha256(codec):
         raise SmartDJError(
             ErrorCode.USAGE,
             f"{folder} was made with another codec than {codec}",

@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -168,9 +168,13 @@ class Nearest:
 
     def __init__(self, encoder: SentenceEncoder, count: int) -> None:
         self.encoder = encoder
-        pairs = [read_pair(json.dumps(make_pair(TEST_SEED, "train", index))) for index in range(count)]
-        self.plans = [pair.plans[0] for pair in pairs]
-        self.vectors = self._vectors([pair.instruction for pair in pairs])
+        self.count = count
+
+    @cached_property
+    def _known(self) -> tuple[list[str], np.ndarray]:
+        """Plans and instructions' vectors; made at the first question, since they take minutes."""
+        pairs = [read_pair(json.dumps(make_pair(TEST_SEED, "train", index))) for index in range(self.count)]
+        return [pair.plans[0] for pair in pairs], self._vectors([pair.instruction for pair in pairs])
 
     def _vectors(self, texts: Sequence[str]) -> np.ndarray:
         parts = [self.encoder.vectors(list(texts[start : start + 64])) for start in range(0, len(texts), 64)]
@@ -178,8 +182,9 @@ class Nearest:
 
     def answers(self, pairs: Sequence[Pair]) -> list[Answer]:
         """The nearest instruction's plan, word by word."""
-        best = (self._vectors([pair.instruction for pair in pairs]) @ self.vectors.T).argmax(axis=1)
-        return [read_answer(self.plans[index]) for index in best]
+        plans, vectors = self._known
+        best = (self._vectors([pair.instruction for pair in pairs]) @ vectors.T).argmax(axis=1)
+        return [read_answer(plans[index]) for index in best]
 
 
 def designer_again(pairs: Sequence[Pair]) -> list[Answer]:

@@ -153,7 +153,7 @@ def test_text_lines_carry_both_ids_each(log: io.StringIO) -> None:
 
 def test_what_a_library_marks_for_itself_is_not_shown(log: io.StringIO) -> None:
     logs.configure("info", "text", log)
-    LOGGER.info("shown", extra={"_ray_timestamp_ns": 1, "count": 2})
+    LOGGER.info("shown", extra={"_library_own_mark": 1, "count": 2})
     assert log.getvalue().endswith(": shown count=2\n")
 
 

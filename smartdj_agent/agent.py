@@ -36,6 +36,7 @@ from smartdj_agent.models.presets import get_preset
 from smartdj_agent.models.weights import is_installed, network_id
 from smartdj_agent.plan import Plan, PlanStep, Provenance, check_source
 from smartdj_agent.planner import Asked, Planner
+from smartdj_agent.planners import check_planner, open_planner
 from smartdj_agent.relisten import CHECKED, Verdict, better, how_surely, judge, warning, where_it_changed
 from smartdj_agent.shelf import Shelf, check_add_source
 from smartdj_agent.steps import Step
@@ -77,11 +78,13 @@ class Agent:
         Where added sounds come from: ``auto``, ``edit``, ``generate`` or ``library``; see `smartdj_agent.editor`.
     relisten
         Whether the result of each step is listened to; what can't be heard is tried once more, or told.
+    planner
+        Who writes plans: ``auto``, ``small``, ``paper`` or ``endpoint``; see `smartdj_agent.planners`.
 
     Raises
     ------
     SmartDJError
-        USAGE for an unknown preset, device or source of sounds, DEVICE_UNAVAILABLE.
+        USAGE for an unknown preset, device, source of sounds or planner, DEVICE_UNAVAILABLE.
     """
 
     def __init__(
@@ -91,11 +94,13 @@ class Agent:
         library: Path | Sequence[Path] | None = None,
         add_source: str = "auto",
         relisten: bool = True,
+        planner: str = "auto",
     ) -> None:
         self.preset = get_preset(preset)
         self.device = choose_device(device)
         self._folders = (library,) if isinstance(library, Path) else library
         self._add_source = check_add_source(add_source)
+        self._planner = check_planner(planner)
         self.relisten = relisten
         self._heard: tuple[str, tuple[Heard, ...]] | None = None
 
@@ -114,9 +119,14 @@ class Agent:
 
     @cached_property
     def planner(self) -> Planner:
-        """What writes plans; presets without a planner of their own use the shipped one."""
-        name = self.preset.name if "planner" in self.preset.roles else "small"
-        return Planner(name, self.device, self.editor.encoder)
+        """What writes plans.
+
+        Raises
+        ------
+        SmartDJError
+            ENDPOINT_FAILED where the environment names no endpoint.
+        """
+        return open_planner(self._planner, self.preset.name, self.device, self.editor.encoder)
 
     def listen(self, audio: Audio) -> Iterator[Listening | Listened]:
         """What is in the recording, nothing for digital silence: `Listening` per window, at the end one `Listened`.
@@ -161,7 +171,7 @@ class Agent:
         Raises
         ------
         SmartDJError
-            INSTRUCTION_EMPTY, INSTRUCTION_TOO_LONG, MODEL_MISSING or MODEL_CORRUPT.
+            INSTRUCTION_EMPTY, INSTRUCTION_TOO_LONG, MODEL_MISSING, MODEL_CORRUPT or ENDPOINT_FAILED.
         """
         asked = check_instruction(instruction)
         heard = Listened((), 0.0)
@@ -172,7 +182,7 @@ class Agent:
                 heard = event
         started = time.monotonic()
         steps: list[PlanStep] = []
-        for item in self.planner.write(heard.sounds, asked, seed=seed):
+        for item in self.planner.write(heard.sounds, asked, seed=seed, audio=audio):
             if isinstance(item, str):
                 yield Writing(item)
                 continue
@@ -192,7 +202,7 @@ class Agent:
     def provenance(self, seed: int) -> Provenance:
         """Who made a plan, and when."""
         return Provenance(
-            planner=f"smartdj {__version__} {self.planner.preset}",
+            planner=f"smartdj {__version__} {self.planner.name}",
             editor=f"smartdj {__version__} {self.preset.name}",
             seed=seed,
             created=datetime.now(UTC).replace(microsecond=0).isoformat(),

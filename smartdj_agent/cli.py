@@ -81,6 +81,15 @@ class AddSource(StrEnum):
     LIBRARY = "library"
 
 
+class PlannerName(StrEnum):
+    """Who writes plans."""
+
+    AUTO = "auto"
+    SMALL = "small"
+    PAPER = "paper"
+    ENDPOINT = "endpoint"
+
+
 class AgentLike(Protocol):
     """What the commands need of `smartdj_agent.agent.Agent`."""
 
@@ -99,7 +108,7 @@ def make_agent(preset: str, device: str, **sounds: Any) -> AgentLike:
     Parameters
     ----------
     sounds
-        `library`, `add_source` and `relisten` of the agent, where they are told.
+        `library`, `add_source`, `relisten` and `planner` of the agent, where they are told.
     """
     # The libraries below report their own progress on standard error, across ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -188,6 +197,15 @@ RelistenOption = Annotated[
     typer.Option(
         "--relisten/--no-relisten",
         help="Listen to the result of each step; what can't be heard is tried once more, or told.",
+    ),
+]
+PlannerOption = Annotated[
+    PlannerName,
+    typer.Option(
+        "--planner",
+        envvar="SMARTDJ_PLANNER",
+        help="Who writes plans: ours (small), an audio language model (paper), a chat endpoint that is told what was "
+        "heard (SMARTDJ_ENDPOINT_URL, …_MODEL, …_KEY), or auto: the preset's own, else ours.",
     ),
 ]
 LibraryOption = Annotated[
@@ -304,12 +322,13 @@ def _settings(
     add_source: AddSource = AddSource.AUTO,
     library: list[Path] | None = None,
     relisten: bool = True,
+    planner: PlannerName = PlannerName.AUTO,
 ) -> Settings:
     """Gather the options of a command and those before it."""
     remote: Remote | None = None
     options = context.find_root().obj
     if isinstance(options, ServerOptions):
-        for name in ("add_source", "library", "relisten"):
+        for name in ("add_source", "library", "relisten", "planner"):
             if _on_command_line(context, name):
                 flag = f"--{name.replace('_', '-')}"
                 raise SmartDJError(
@@ -325,11 +344,16 @@ def _settings(
             device if _on_command_line(context, "device") else None,
             context,
         )
-    sounds = {} if remote is not None else agent_options(add_source, library, relisten)
+    sounds = {} if remote is not None else agent_options(add_source, library, relisten, planner)
     return Settings(str(context.info_name), seed, device, preset, mode, remote, sounds)
 
 
-def agent_options(add_source: AddSource, library: list[Path] | None, relisten: bool = True) -> dict[str, Any]:
+def agent_options(
+    add_source: AddSource,
+    library: list[Path] | None,
+    relisten: bool = True,
+    planner: PlannerName = PlannerName.AUTO,
+) -> dict[str, Any]:
     """Return what the options and the environment say about the agent, as `make_agent` takes it; empty for nothing.
 
     Raises
@@ -353,6 +377,8 @@ def agent_options(add_source: AddSource, library: list[Path] | None, relisten: b
         told["add_source"] = add_source.value
     if not relisten:
         told["relisten"] = False
+    if planner is not PlannerName.AUTO:
+        told["planner"] = planner.value
     return told
 
 
@@ -427,6 +453,7 @@ def edit(
     add_source: AddSourceOption = AddSource.AUTO,
     library: LibraryOption = None,
     relisten: RelistenOption = True,
+    planner: PlannerOption = PlannerName.AUTO,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Plan and carry out an edit: listen, plan, let you review the plan, apply it.
@@ -438,7 +465,7 @@ def edit(
 
     text = check_instruction(instruction)
     outputs = Outputs(output, report, plan_out, steps_dir, overwrite)
-    settings = _settings(context, seed, device, preset, mode, add_source, library, relisten)
+    settings = _settings(context, seed, device, preset, mode, add_source, library, relisten, planner)
     with Screen(as_json=as_json) as screen:
         audio = _open(source, outputs, screen, settings, text)
         agent = settings.agent(screen)
@@ -471,6 +498,7 @@ def plan(
     seed: SeedOption = 0,
     device: DeviceOption = Device.AUTO,
     preset: PresetOption = Preset.SMALL,
+    planner: PlannerOption = PlannerName.AUTO,
     as_json: JsonOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -485,7 +513,7 @@ def plan(
     from smartdj_agent.plan import plan_to_yaml, write_plan
 
     text = check_instruction(instruction)
-    settings = _settings(context, seed, device, preset)
+    settings = _settings(context, seed, device, preset, planner=planner)
     files = [] if output is None else [output, *(_numbered(output, number) for number in range(2, plans + 1))]
     with Screen(as_json=as_json) as screen:
         for file in files[1:]:
@@ -688,7 +716,12 @@ def models_pull(
 
 @models_app.command("import")
 def models_import(
-    files: Annotated[list[Path], typer.Argument(metavar="FILES…", help="Files of the published release.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILES…", help="Files of the published release; a folder of an audio language model, as planner."
+        ),
+    ],
 ) -> None:
     """Import the published networks from files that you have downloaded."""
     from smartdj_agent.console import Screen

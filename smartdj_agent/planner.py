@@ -1,5 +1,7 @@
 """The planner: what was heard and what is asked → steps, one by one as they are written, or a question.
 
+`NETWORKS` has the language models by preset; `smartdj_agent.planner_endpoint` writes by way of a chat endpoint.
+
 What is asked word by word is read (`smartdj_agent.direct`); the rest, a scene or a mood, is the language model's.
 Decoding is constrained to the step grammar over the sounds that are there (heard, or named in the instruction) and the
 sounds that can be added; see `smartdj_agent.grammar`.
@@ -9,25 +11,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from smartdj_agent.constraints import Constraint, Located, leeway, read_constraints, repairs
+from smartdj_agent.audio import Audio, resample, to_stereo
+from smartdj_agent.constraints import Constraint, Leeway, Located, leeway, read_constraints, repairs
 from smartdj_agent.direct import Meaning, Requests, mend_spelling, read_requests
 from smartdj_agent.events import Heard
 from smartdj_agent.grammar import ACCEPT, START, Automaton, FreeText, free_text, plan_automaton
-from smartdj_agent.models.planner_lm import EventToken, PlannerLM, base_folder, prompt_text
+from smartdj_agent.models.audio_lm import AudioPlannerLM
+from smartdj_agent.models.planner_lm import HEAR_RATE, EventToken, PlannerLM, PlannerModel, Prompt, base_folder
+from smartdj_agent.models.prompts import MAX_STEPS
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.models.weights import role_folder
 from smartdj_agent.opposites import opposed
 from smartdj_agent.plan_text import plan_text, read_plan_text
 from smartdj_agent.steps import Operation, Step, format_step
 
-MAX_STEPS = 6
 MAX_TOKENS = 220
 TEMPERATURE = 0.8
 """Of draws with a seed other than 0."""
@@ -54,17 +61,49 @@ class Asked:
     choices: tuple[str, ...]
 
 
+NETWORKS: dict[str, Callable[[Path, str, SentenceEncoder], PlannerModel]] = {
+    "small": lambda folder, device, encoder: PlannerLM.load(folder, device, encoder.vectors),
+    "paper": lambda folder, device, encoder: AudioPlannerLM.load(folder, device),
+}
+"""The language models by preset: folder, device and sentence encoder → one that is ready to write."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a plan may say.
+
+    Attributes
+    ----------
+    present
+        Names of sounds that are there.
+    mentioned
+        Names that the instruction uses.
+    addable
+        Known names that may be added.
+    bound
+        What the instruction forbids.
+    may_ask
+        Whether a question may come instead.
+    """
+
+    present: frozenset[str]
+    mentioned: frozenset[str]
+    addable: frozenset[str]
+    bound: Leeway
+    may_ask: bool
+
+
 class Planner:
-    """The language model with its vocabulary; loaded when it is first needed.
+    """A language model with its vocabulary; loaded when it is first needed.
 
     Parameters
     ----------
     preset
-        Whose planner to load.
+        Whose planner: a key of `NETWORKS`.
     device
         A torch device name.
     encoder
-        Sentence encoder for the audio tokens.
+        Sentence encoder, for what nouns mean and for the events of a prompt.
     """
 
     def __init__(self, preset: str, device: str, encoder: SentenceEncoder) -> None:
@@ -72,24 +111,33 @@ class Planner:
         self.device = device
         self.encoder = encoder
 
+    @property
+    def name(self) -> str:
+        """Who writes, as a plan's provenance says it."""
+        return self.preset
+
     @cached_property
-    def model(self) -> PlannerLM:
+    def model(self) -> PlannerModel:
         """The network."""
-        return PlannerLM.load(role_folder(self.preset, "planner"), self.device)
+        return NETWORKS[self.preset](role_folder(self.preset, "planner"), self.device, self.encoder)
 
     @cached_property
     def vocabulary(self) -> dict[str, dict[str, object]]:
         """Known sounds: label → noun and wordings."""
-        path = role_folder(self.preset, "planner") / "vocabulary.json"
-        loaded: dict[str, dict[str, object]] = json.loads(path.read_text(encoding="utf-8"))
+        loaded: dict[str, dict[str, object]] = self._knowledge("vocabulary.json")
         return loaded
 
     @cached_property
     def groups(self) -> dict[str, list[str]]:
         """What people call several sounds at once, with their labels."""
-        path = role_folder(self.preset, "planner") / "groups.json"
-        loaded: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
+        loaded: dict[str, list[str]] = self._knowledge("groups.json")
         return loaded
+
+    def _knowledge(self, name: str) -> Any:
+        """Read a file of the planner's folder; a published model as it is has none, and takes ours."""
+        own = role_folder(self.preset, "planner") / name if self.preset in NETWORKS else None
+        path = own if own is not None and own.exists() else role_folder("small", "planner") / name
+        return json.loads(path.read_text(encoding="utf-8"))
 
     def meant_by(self, noun: str, present: Sequence[str]) -> tuple[str, ...]:
         """Names of sounds that a noun means: those that are there and known ones, by wording, group or meaning.
@@ -222,12 +270,13 @@ class Planner:
 
         return frozenset(AutoTokenizer.from_pretrained(base_folder()).get_vocab())
 
-    def draft(self, heard: Sequence[Heard], instruction: str, *, seed: int) -> Draft:
+    def draft(self, heard: Sequence[Heard], instruction: str, *, seed: int, audio: Audio | None = None) -> Draft:
         """Begin a plan: read what can be read, lay out what may be written; see `Draft`."""
-        return Draft(self, heard, instruction, seed)
+        return Draft(self, heard, instruction, seed, audio)
 
-    @torch.inference_mode()
-    def write(self, heard: Sequence[Heard], instruction: str, *, seed: int) -> Iterator[Step | Asked | str]:
+    def write(
+        self, heard: Sequence[Heard], instruction: str, *, seed: int, audio: Audio | None = None
+    ) -> Iterator[Step | Asked | str]:
         """Write a plan: one step at a time, or one question.
 
         Parameters
@@ -238,27 +287,30 @@ class Planner:
             Checked by `smartdj_agent.instruction.check_instruction`.
         seed
             0 takes the likeliest token throughout; other seeds draw from the model's distribution.
+        audio
+            The recording, for networks that hear it themselves.
 
         Yields
         ------
         Step, Asked or str
             A text is the line as far as it is written.
         """
-        draft = self.draft(heard, instruction, seed=seed)
+        draft = self.draft(heard, instruction, seed=seed, audio=audio)
         yield from draft.opening()
         if not draft.done:
-            output = self.model.lm(inputs_embeds=draft.prefix(), use_cache=True)
-            while True:
-                token = draft.choose(output.logits[0, -1])
-                yield from draft.push(token)
-                if draft.done:
-                    break
-                output = self.model.lm(
-                    input_ids=torch.tensor([[token]], device=self.device),
-                    past_key_values=output.past_key_values,
-                    use_cache=True,
-                )
+            yield from self.go_on(draft)
         yield from draft.closing()
+
+    @torch.inference_mode()
+    def go_on(self, draft: Draft) -> Iterator[Step | str]:
+        """Write what no reader could read."""
+        decoding = self.model.begin(draft.prompt())
+        while True:
+            token = draft.choose(decoding.logits)
+            yield from draft.push(token)
+            if draft.done:
+                return
+            decoding.push(token)
 
 
 class Draft:
@@ -272,10 +324,15 @@ class Draft:
         Whether nothing is left for the network to write.
     """
 
-    def __init__(self, planner: Planner, heard: Sequence[Heard], instruction: str, seed: int) -> None:
+    def __init__(
+        self, planner: Planner, heard: Sequence[Heard], instruction: str, seed: int, audio: Audio | None = None
+    ) -> None:
         self.planner = planner
         self.instruction = instruction
         self.seed = seed
+        self.audio = audio
+        self.question = ""
+        self.choices: tuple[str, ...] = ()
         self.requests = planner.read(heard, instruction)
         spoken = planner.spoken_of(heard, instruction)
         asked = {step.target: step for step in self.requests.steps if step.operation is not Operation.ADD}
@@ -324,13 +381,15 @@ class Draft:
         wanted = self.emitted or repairs((), self.located, self.constraints)
         self.done = (bool(wanted) and not self.requests.rest) or self.literal >= MAX_STEPS
 
-    def prefix(self) -> Tensor:
-        """Embeddings of what was heard, what is asked, and the steps that stand already: (1, tokens, width)."""
-        planner, model, tokenizer = self.planner, self.planner.model, self.planner.model.tokenizer
-
+    @cached_property
+    def limits(self) -> Limits:
+        """What may be written behind the steps that stand; asked for after `opening`."""
+        planner = self.planner
         present = {item.label for item in self.heard}
-        known = {word for label in planner.vocabulary for word in planner.words(label)[:-1]}
-        mentioned = set(planner.named_in(self.instruction))
+        # Other wordings of what is there name no other sound: "dog" beside "dog barking".
+        there = {word for label in present for word in planner.words(label)} - present
+        known = {word for label in planner.vocabulary for word in planner.words(label)[:-1]} - there
+        mentioned = set(planner.named_in(self.instruction)) - there
         bound = leeway(sorted(present | mentioned), self.constraints)
         if self.emitted:
             # What is asked word by word is settled.
@@ -343,31 +402,44 @@ class Draft:
                 absent=bound.absent | adds,
             )
         nothing_to_do = not bound.changeable and not bound.addable
-        self._automaton = plan_automaton(
-            planner.tokens,
-            tokenizer.eos_token_id,
-            present | mentioned,
-            (known | mentioned) - present,
-            max_steps=MAX_STEPS - self.literal,
+        return Limits(
+            frozenset(present),
+            frozenset(mentioned),
+            frozenset((known | mentioned) - present),
+            bound,
             # Who names what to change or to add need not be asked back.
-            free=None if self._clear and not nothing_to_do else planner.free_text,
-            bound=bound,
-            may_end=self.literal > 0,
+            may_ask=nothing_to_do or not self._clear,
         )
-        events = [
+
+    @property
+    def events(self) -> tuple[EventToken, ...]:
+        """What was heard, and what the person says is there."""
+        return tuple(
             EventToken(item.label, item.confidence, item.level_db, item.azimuth_deg, item.start_s, item.end_s)
             for item in self.heard
-        ]
-        text = prompt_text(events, self.instruction) + "".join(
-            f"{line}\n" for line in plan_text(self.emitted).splitlines()
         )
-        ids = torch.tensor([tokenizer(text, add_special_tokens=False).input_ids], device=planner.device)
-        if not events:
-            embedded: Tensor = model.lm.get_input_embeddings()(ids)
-            return embedded
-        vectors = planner.encoder.vectors([event.label for event in events])[None].to(planner.device)
-        stats = torch.tensor([[event.stats() for event in events]], device=planner.device)
-        return model.prefix(vectors, stats, ids)
+
+    @property
+    def standing(self) -> str:
+        """The plan's lines so far."""
+        return "".join(f"{line}\n" for line in plan_text(self.emitted).splitlines())
+
+    def prompt(self) -> Prompt:
+        """What the network is told; lays out what it may write."""
+        planner, limits = self.planner, self.limits
+        self._automaton = plan_automaton(
+            planner.tokens,
+            planner.model.end_token,
+            limits.present | limits.mentioned,
+            limits.addable,
+            max_steps=MAX_STEPS - self.literal,
+            free=planner.free_text if limits.may_ask else None,
+            bound=limits.bound,
+            may_end=self.literal > 0,
+        )
+        longest_s = planner.model.hears_s
+        mono = heard_part(self.audio, self.heard, longest_s) if self.audio is not None and longest_s else None
+        return Prompt(self.events, self.instruction, self.standing, mono)
 
     def choose(self, logits: Tensor) -> int:
         """The next token by the network's scores (vocabulary,), among those that may follow."""
@@ -385,7 +457,7 @@ class Draft:
         assert self._automaton is not None
         tokenizer = self.planner.model.tokenizer
         self._states = self._automaton.next_states(self._states, token)
-        if ACCEPT in self._states and token == tokenizer.eos_token_id:
+        if ACCEPT in self._states and token == self.planner.model.end_token:
             self.done = True
             return
         self.written.append(token)
@@ -394,11 +466,17 @@ class Draft:
         self.asking = self.asking or text.startswith("ask")
         if text.endswith("\n") and not self.asking:
             (step,), _, _ = read_plan_text(text.splitlines()[-1])
-            if _useful(step, self.emitted):
-                self.emitted.append(step)
+            if self.accept(step):
                 yield step
         else:
             yield text.rpartition("\n")[2]
+
+    def accept(self, step: Step) -> bool:
+        """Take a written step, unless an earlier one did or undid it already."""
+        if not _useful(step, self.emitted):
+            return False
+        self.emitted.append(step)
+        return True
 
     def closing(self) -> Iterator[Step | Asked]:
         """What the constraints still need, or the question."""
@@ -409,10 +487,31 @@ class Draft:
                 self.emitted.append(step)
                 yield step
         if self.asking or not self.emitted:
-            text = self.planner.model.tokenizer.decode(self.written) if self.asking else ""
-            _, question, choices = read_plan_text(text) if text else ((), "", ())
-            ways = tuple(dict.fromkeys((*choices, *USUAL_CHOICES)))[: max(2, len(set(choices)))]
-            yield Asked(question or "What should change in this recording?", ways)
+            if self.written and self.asking:
+                _, self.question, self.choices = read_plan_text(self.planner.model.tokenizer.decode(self.written))
+            ways = tuple(dict.fromkeys((*self.choices, *USUAL_CHOICES)))[: max(2, len(set(self.choices)))]
+            yield Asked(self.question or "What should change in this recording?", ways)
+
+
+def heard_part(audio: Audio, heard: Sequence[Heard], longest_s: float) -> np.ndarray:
+    """The part of a recording that a network hears, shape (n,), mono at `HEAR_RATE`.
+
+    All of it where it is short enough, else the stretch in which most of what was heard sounds; what was heard in the
+    rest, the network reads.
+    """
+    start_s = 0.0
+    if audio.duration_s > longest_s:
+        starts = {0.0, *(min(item.start_s, audio.duration_s - longest_s) for item in heard)}
+
+        def sounding(start: float) -> float:
+            spans = (min(item.end_s, start + longest_s) - max(item.start_s, start) for item in heard)
+            return sum(max(0.0, span) for span in spans)
+
+        start_s = max(sorted(starts), key=sounding)
+    first = round(start_s * audio.sample_rate)
+    part = audio.samples[:, first : first + round(longest_s * audio.sample_rate)]
+    stereo = to_stereo(part.astype(np.float32, copy=False))
+    return resample(stereo.mean(axis=0, keepdims=True), audio.sample_rate, HEAR_RATE)[0]
 
 
 def clash_question(one: Step, two: Step) -> Asked:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "smartdj_agent"
 # From the ground up; a module may import from lower floors and from its own.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"files", "scatter"}),
+    frozenset({"chat", "files", "scatter"}),
     frozenset({"steps", "audio", "spatial", "instruction", "ucs", "soundfacts", "excerpt"}),
     frozenset({"direct_words"}),
     frozenset(
@@ -35,7 +35,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"events", "listening", "wire", "wire_status"}),
-    frozenset({"editor", "planner", "relisten"}),
+    frozenset({"editor", "planner", "planner_endpoint", "planners", "relisten"}),
     frozenset({"agent"}),
     frozenset({"client", "console", "doctor", "eventjson", "outputs", "report", "report_page", "review"}),
     frozenset({"batch", "cli", "library_cli", "reaper", "server", "ui"}),

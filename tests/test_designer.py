@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
+from smartdj_agent.chat import ChatEndpoint
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.steps import DIRECTIONS, Operation, Step, format_step, parse_step
 from training.designer import (
@@ -457,7 +458,7 @@ class FakeServer:
 def endpoint(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> EndpointDesigner:
     monkeypatch.setenv("MY_KEY", KEY)
     transport = httpx.MockTransport(server)
-    return EndpointDesigner("http://host/v1/", "m", KNOWLEDGE, api_key_env="MY_KEY", transport=transport)
+    return EndpointDesigner(ChatEndpoint("http://host/v1/", "m", "MY_KEY", transport=transport), KNOWLEDGE)
 
 
 def test_endpoint_good_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -531,8 +532,8 @@ def test_endpoint_transport_failures_never_show_the_key(
 
 def test_endpoint_answers_that_are_no_completion(monkeypatch: pytest.MonkeyPatch) -> None:
     for body in ("<html>", "[]", '{"choices": []}', '{"choices": [{"message": {"content": null}}]}'):
-        designer = endpoint(FakeServer(), monkeypatch)
-        designer.transport = httpx.MockTransport(lambda _, body=body: httpx.Response(200, text=body))
+        transport = httpx.MockTransport(lambda _, body=body: httpx.Response(200, text=body))
+        designer = EndpointDesigner(ChatEndpoint("http://host/v1", "m", "", transport=transport), KNOWLEDGE)
         with pytest.raises(SmartDJError) as caught:
             designer.design(PRESENT, ["thunder"])
         assert caught.value.code is ErrorCode.ENDPOINT_FAILED
@@ -548,6 +549,7 @@ def test_endpoint_key(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SmartDJError, match="MY_KEY is not set"):
         designer.design(PRESENT, ["thunder"])
     server = FakeServer(GOOD)
-    open_server = EndpointDesigner("http://h", "m", KNOWLEDGE, api_key_env="", transport=httpx.MockTransport(server))
+    chat = ChatEndpoint("http://h", "m", api_key_env="", transport=httpx.MockTransport(server))
+    open_server = EndpointDesigner(chat, KNOWLEDGE)
     open_server.design(PRESENT, ["thunder"])
     assert "authorization" not in server.requests[0].headers

@@ -560,7 +560,7 @@ def test_other_checkpoints_are_refused(tmp_path: Path, models: Path, content: ob
 def test_damaged_and_missing_files(tmp_path: Path, models: Path) -> None:
     editor_file, _, _, _ = released(tmp_path)
     assert code_of(lambda: import_released([tmp_path / "none.pt"])) is ErrorCode.MODEL_MISSING
-    assert code_of(lambda: import_released([tmp_path])) is ErrorCode.MODEL_MISSING
+    assert code_of(lambda: import_released([tmp_path])) is ErrorCode.MODEL_MISMATCH
     content = editor_file.read_bytes()
     for size in (0, 10, len(content) // 2):
         editor_file.write_bytes(content[:size])

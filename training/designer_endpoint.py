@@ -10,22 +10,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from smartdj_agent.chat import ChatEndpoint
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.steps import OPERATIONS, Step, direction_name, parse_step, prompt_table
 from training.designer import MAX_ADDS, MAX_STEPS, Design, SceneKnowledge, ScenePresent, plan_problems
 
 _LOG = logging.getLogger(__name__)
-
-MAX_REPLY_CHARS = 20_000
-"""Longest answer that is looked at, characters; a plan needs a few hundred."""
 
 
 class _Answer(BaseModel):
@@ -67,32 +62,16 @@ class EndpointDesigner:
 
     Attributes
     ----------
-    base_url
-        Address up to and without ``/chat/completions``, such as ``http://127.0.0.1:8080/v1``.
-    model
-        Name of the model as the server knows it.
+    chat
+        Where to ask.
     knowledge
         Tells which wordings mean the same sound.
-    api_key_env
-        Name of the environment variable that holds the key; empty for a server without keys. The key is read
-        when it is needed, goes into the request's header and nowhere else.
-    timeout_s
-        Longest wait for one answer, seconds.
-    temperature
-        Sampling temperature that is asked for.
-    transport
-        Replaces the network, for tests.
     counts
         How the answers fared so far.
     """
 
-    base_url: str
-    model: str
+    chat: ChatEndpoint
     knowledge: SceneKnowledge
-    api_key_env: str = "OPENAI_API_KEY"
-    timeout_s: float = 60.0
-    temperature: float = 0.8
-    transport: httpx.BaseTransport | None = None
     counts: AnswerCounts = field(default_factory=AnswerCounts)
 
     def design(self, present: Sequence[ScenePresent], addable: Sequence[str], *, seed: int = 0) -> Design:
@@ -122,10 +101,10 @@ class EndpointDesigner:
             {"role": "user", "content": _task(present, addable)},
         ]
         problem = ""
-        with self._client() as client:
+        with self.chat.client() as client:
             for attempt in range(2):
                 try:
-                    reply = self._ask(client, messages, seed + attempt)
+                    reply = self.chat.ask(client, messages, seed + attempt)
                 except SmartDJError:
                     self.counts.failed += 1
                     raise
@@ -134,7 +113,7 @@ class EndpointDesigner:
                 except _BadAnswer as error:
                     problem = str(error)
                     self.counts.rejected += 1
-                    _LOG.info("answer %d of %s rejected: %s", attempt + 1, self.model, problem)
+                    _LOG.info("answer %d of %s rejected: %s", attempt + 1, self.chat.model, problem)
                     messages += [
                         {"role": "assistant", "content": reply},
                         {
@@ -149,62 +128,9 @@ class EndpointDesigner:
         self.counts.failed += 1
         raise SmartDJError(
             ErrorCode.ENDPOINT_FAILED,
-            f"{self.model} gave no usable plan in two answers: {problem}",
+            f"{self.chat.model} gave no usable plan in two answers: {problem}",
             "Try another model, or use the built-in designer.",
         )
-
-    def _client(self) -> httpx.Client:
-        headers = {}
-        if self.api_key_env:
-            key = os.environ.get(self.api_key_env, "")
-            if not key:
-                raise SmartDJError(
-                    ErrorCode.ENDPOINT_FAILED,
-                    f"the environment variable {self.api_key_env} is not set",
-                    "Set it to the endpoint's key, or give an empty api_key_env for a server without keys.",
-                    "api_key_env",
-                )
-            headers["Authorization"] = f"Bearer {key}"
-        try:
-            return httpx.Client(headers=headers, timeout=self.timeout_s, transport=self.transport)
-        except (ValueError, UnicodeError):
-            # The original error would quote the key.
-            raise SmartDJError(
-                ErrorCode.ENDPOINT_FAILED,
-                f"the key in {self.api_key_env} can't be sent in a header",
-                "Check the variable for line breaks and special characters.",
-                "api_key_env",
-            ) from None
-
-    def _ask(self, client: httpx.Client, messages: list[dict[str, str]], seed: int) -> str:
-        body = {
-            "model": self.model,
-            "messages": messages,
-            "temperature": self.temperature,
-            "seed": seed,
-            "response_format": {"type": "json_object"},
-        }
-        try:
-            response = client.post(f"{self.base_url.rstrip('/')}/chat/completions", json=body)
-        except httpx.TimeoutException as error:
-            raise _failed(f"no answer within {self.timeout_s:g} seconds", "Raise timeout_s or try later.") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise _failed(f"it can't be reached ({type(error).__name__})", "Check base_url and the network.") from error
-        if response.status_code != 200:
-            hint = "Try later."
-            if response.status_code in (401, 403):
-                hint = f"Check the key in {self.api_key_env or 'api_key_env'}."
-            elif response.status_code in (400, 404, 422):
-                hint = "Check base_url and the model's name."
-            # The body is left out: some servers quote the request, key included.
-            raise _failed(f"it answered with status {response.status_code}", hint)
-        try:
-            content: Any = response.json()["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError) as error:
-            raise _failed("its answer is no chat completion", "Check that base_url ends in the API's root.") from error
-        if not isinstance(content, str):
-            raise _failed("its answer holds no text", "Try another model.")
-        return content[:MAX_REPLY_CHARS]
 
     def _read(self, reply: str, present: Sequence[ScenePresent], addable: Sequence[str]) -> Design:
         try:
@@ -223,10 +149,6 @@ class EndpointDesigner:
         if problems:
             raise _BadAnswer("; ".join(problems))
         return Design(" ".join(answer.instruction.split()), "", tuple(steps), "scene", style="endpoint")
-
-
-def _failed(message: str, hint: str) -> SmartDJError:
-    return SmartDJError(ErrorCode.ENDPOINT_FAILED, f"the chat endpoint failed: {message}", hint)
 
 
 def system_prompt() -> str:

@@ -136,10 +136,12 @@ class ListenerTask:
         self.stage = str(settings.get("stage", "scenes"))
         self.weights = settings["loss"]
         self.device = device
-        self.encoder: SentenceEncoder | TextTable = SentenceEncoder()
+        self.encoder = TextTable(SentenceEncoder().to(device), listener_texts(self.labels), device)
+        self.apart = {
+            name: (self.train.part(name), float(share)) for name, share in settings["data"].get("apart", {}).items()
+        }
         self.clips_on_device: DeviceClips | None = None
         if settings["data"].get("on_device"):
-            self.encoder = TextTable(self.encoder.to(device), listener_texts(self.labels), device)
             self.clips_on_device = DeviceClips(self.train, device)
         self.masked_bands = int(settings.get("augment", {}).get("bands", 0))
         self.masked_frames = int(settings.get("augment", {}).get("frames", 0))
@@ -225,7 +227,7 @@ class ListenerTask:
             return self.clips(self.train, rng, size, self.variation)
         scenes = [
             make_scene(
-                self.train,
+                self._store(rng),
                 rng,
                 duration_s=self.duration_s,
                 count=int(rng.choice([1, 2, 3, 4], p=self.count_shares)),
@@ -234,6 +236,15 @@ class ListenerTask:
             for _ in range(size)
         ]
         return self._batch(scenes, rng, plain=False)
+
+    def _store(self, rng: np.random.Generator) -> ClipStore:
+        """The clips of one scene: all, or now and then those of one folder alone."""
+        draw = rng.random() if self.apart else 1.0
+        for store, share in self.apart.values():
+            if draw < share:
+                return store
+            draw -= share
+        return self.train
 
     def clips(self, store: ClipStore, rng: np.random.Generator, size: int, variation: Variation) -> ClipBatch:
         """Single placed clips of two seconds, classes drawn evenly."""

@@ -181,6 +181,16 @@ def event_peaks(count: int, rng: np.random.Generator) -> np.ndarray:
     return PEAK_SUM * peaks / peaks.sum()
 
 
+def sounding(
+    store: ClipStore, rng: np.random.Generator, label: str, n_samples: int, peak: float, variation: Variation
+) -> tuple[np.ndarray, int, tuple[float, ...]]:
+    """One clip of a label, varied, laid out and levelled: line (n_samples,), the clip's index, onsets in seconds."""
+    index = int(rng.choice(store.by_label[label]))
+    clip = varied(store.samples(index), variation, rng)
+    line, onsets = laid_out(clip, n_samples, store.clips[index].kind == "continuous", rng)
+    return line * (peak / max(float(np.abs(line).max()), 1e-6)), index, onsets
+
+
 def make_scene(
     store: ClipStore,
     rng: np.random.Generator,
@@ -215,11 +225,7 @@ def make_scene(
     events: list[Event] = []
     stems = np.zeros((count, 2, n_samples), np.float32)
     for slot, label in enumerate(map(str, chosen)):
-        index = int(rng.choice(store.by_label[label]))
-        clip = varied(store.samples(index), variation, rng)
-        continuous = store.clips[index].kind == "continuous"
-        line, onsets = laid_out(clip, n_samples, continuous, rng)
-        line *= peaks[slot] / max(float(np.abs(line).max()), 1e-6)
+        line, index, onsets = sounding(store, rng, label, n_samples, float(peaks[slot]), variation)
         azimuth = float(rng.choice(AZIMUTHS_DEG))
         if rng.random() < variation.free_azimuth:
             azimuth = round(float(rng.uniform(-90, 90)), 1)

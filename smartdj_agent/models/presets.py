@@ -18,8 +18,6 @@ class Preset:
     ----------
     name
         As given to ``--preset``.
-    roles
-        Which networks it holds; each is a folder of that name among the weights.
     text_encoder
         ``minilm`` or ``t5``.
     solver, steps, eta
@@ -29,7 +27,6 @@ class Preset:
     """
 
     name: str
-    roles: tuple[str, ...]
     text_encoder: str
     solver: str
     steps: int
@@ -38,8 +35,8 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "small": Preset("small", ("listener", "planner", "codec", "editor"), "minilm", "unipc", 16, 0.0, True),
-    "paper": Preset("paper", ("codec", "editor"), "t5", "ddim", 50, 0.8, False),
+    "small": Preset("small", "minilm", "unipc", 16, 0.0, True),
+    "paper": Preset("paper", "t5", "ddim", 50, 0.8, False),
 }
 
 

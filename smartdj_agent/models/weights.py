@@ -83,16 +83,18 @@ def role_folder(preset: str, role: str) -> Path:
     SmartDJError
         MODEL_MISSING if it is not installed.
     """
-    for base in (user_folder(), SHIPPED):
-        folder = base / preset / role
-        if (folder / "config.json").exists() or (folder / "adapter_config.json").exists():
-            return folder
     hint = "Reinstall the package; its weights are missing."
-    if preset == "paper":
+    if preset == "paper" and role == "planner":
+        hint = "Run `smartdj models import DIR` with an audio language model's folder, or use --planner small."
+    elif preset == "paper":
         pair = role in ("generator", "generator_codec")
         files = "add_model.pt audio-vae.ckpt" if pair else "smartdj_editor.pt 24k_mono_latent64.ckpt"
         hint = f"Run `smartdj models import {files}` with the released files"
         hint += ", or use --add-source library or edit." if pair else "."
+    for base in (user_folder(), SHIPPED):
+        folder = base / preset / role
+        if (folder / "config.json").exists() or (folder / "adapter_config.json").exists():
+            return folder
     raise SmartDJError(ErrorCode.MODEL_MISSING, f"The {role} of preset {preset!r} is not installed.", hint)
 
 
@@ -434,11 +436,14 @@ def pull(name: str) -> list[ModelInfo]:
 
 
 def import_released(files: Sequence[Path], preset: str = "paper") -> list[ModelInfo]:
-    """Turn the authors' checkpoint files into a loadable preset under `user_folder`.
+    """Turn the authors' checkpoint files into a loadable preset under `user_folder`; a folder becomes its planner.
 
     The editor file holds ``model``, the codec file ``state_dict`` with keys prefixed ``autoencoder.``. The
     text-to-audio pair (``add_model.pt``, ``audio-vae.ckpt``) looks alike and is told by its tensors. Pickles are read
     with ``weights_only`` and every key must match. A folder appears only when it is whole.
+
+    A folder is a planner that `training.planner` wrote, or an audio language model as transformers saves it; its files
+    are linked where the disk allows it, as such models are large.
 
     Raises
     ------
@@ -449,6 +454,9 @@ def import_released(files: Sequence[Path], preset: str = "paper") -> list[ModelI
     staged: list[tuple[Path, Path]] = []
     try:
         for file in files:
+            if file.is_dir():
+                staged.append((_staged_planner(file, preset_folder), preset_folder / "planner"))
+                continue
             role, model = _read_release(file)
             preset_folder.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=f".{role}-", dir=preset_folder))
@@ -467,6 +475,28 @@ def import_released(files: Sequence[Path], preset: str = "paper") -> list[ModelI
         for temporary, _ in staged:
             shutil.rmtree(temporary, ignore_errors=True)
     return [info for info in list_installed() if info.preset == preset]
+
+
+def _staged_planner(folder: Path, preset_folder: Path) -> Path:
+    """A planner's files beside where they are to be."""
+    if not any((folder / name).exists() for name in ("adapter_config.json", "config.json")):
+        raise SmartDJError(
+            ErrorCode.MODEL_MISMATCH,
+            f"{folder} holds no model: neither adapter_config.json nor config.json.",
+            "Name the folder `model` of a planner's training, or one of an audio language model.",
+        )
+    preset_folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".planner-", dir=preset_folder))
+    shutil.copytree(folder, temporary, dirs_exist_ok=True, copy_function=_linked)
+    return temporary
+
+
+def _linked(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copy2(source, target)
+    return target
 
 
 def _read_release(file: Path) -> tuple[str, Any]:

@@ -38,6 +38,7 @@ def serve(
     relisten: Annotated[
         bool | None, typer.Option("--relisten/--no-relisten", help="Listen to the result of each step.")
     ] = None,
+    planner: Annotated[str | None, _setting("Who writes plans: auto, small, paper or endpoint. [auto]")] = None,
     allowed_roots: Annotated[
         list[Path] | None,
         typer.Option("--allowed-root", metavar="DIR", help="Folder whose files clients may name; may be given again."),

@@ -86,12 +86,13 @@ def real_agent(
     max_batch: int,
     add_source: str = "auto",
     relisten: bool = True,
+    planner: str = "auto",
 ) -> EditingAgent:
     """Return the agent with all its networks loaded and used once.
 
     Parameters
     ----------
-    device, preset, library, add_source, relisten
+    device, preset, library, add_source, relisten, planner
         As `smartdj_agent.agent.Agent` takes them.
     max_batch
         Tasks at a time. Above 1, calls of the diffusion transformer that come together are made as one; results then
@@ -104,7 +105,7 @@ def real_agent(
     """
     from smartdj_agent.agent import Agent
 
-    agent = Agent(preset, device, library, add_source, relisten)
+    agent = Agent(preset, device, library, add_source, relisten, planner)
     _warm_up(agent)
     if max_batch > 1:
         from smartdj_agent.server.batching import share_calls
@@ -523,6 +524,7 @@ def main() -> None:
             settings["max_batch"],
             settings["add_source"],
             settings["relisten"],
+            settings["planner"],
         )
     except SmartDJError as error:
         session.tell("broken", (error.code.value, error.message, error.hint, error.field))

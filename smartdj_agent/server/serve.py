@@ -142,6 +142,7 @@ async def serving(configuration: Configuration, *, agent: str = REAL_AGENT) -> A
                 library=settings.library or None,
                 add_source=settings.add_source,
                 relisten=settings.relisten,
+                planner=settings.planner,
             )
             for device in settings.devices
         ]

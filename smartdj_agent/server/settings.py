@@ -70,6 +70,7 @@ class Settings(BaseModel):
         "auto", description="where added sounds come from"
     )
     relisten: bool = Field(True, description="whether the result of each step is listened to, and tried once more")
+    planner: Literal["auto", "small", "paper", "endpoint"] = Field("auto", description="who writes plans")
     allowed_roots: tuple[Path, ...] = Field((), description="folders whose files clients may name by path")
     token_file: Path | None = Field(None, description="file with the token that clients must give; made if missing")
     tls_certificate: Path | None = Field(None, description="PEM file with the server's certificate chain")

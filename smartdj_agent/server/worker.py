@@ -40,11 +40,11 @@ class DeviceWorker:
 
     Parameters
     ----------
-    device, preset, library, add_source, relisten
+    device, preset, library, add_source, relisten, planner
         As `smartdj_agent.agent.Agent` takes them.
     agent
         ``module:function`` that makes the agent in the process, from device, preset, library, `max_batch` and
-        `add_source`.
+        the rest of what the agent takes.
     max_batch
         Tasks that are worked on at a time.
     patience_s
@@ -76,6 +76,7 @@ class DeviceWorker:
         library: Path | tuple[Path, ...] | None = None,
         add_source: str = "auto",
         relisten: bool = True,
+        planner: str = "auto",
         patience_s: float = 60.0,
     ) -> None:
         self.device = device
@@ -95,6 +96,7 @@ class DeviceWorker:
             "library": library,
             "add_source": add_source,
             "relisten": relisten,
+            "planner": planner,
             "max_batch": max_batch,
         }
         self._tasks: dict[str, _Running] = {}

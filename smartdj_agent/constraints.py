@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 
 from smartdj_agent.steps import Operation, Step
@@ -87,7 +88,132 @@ _WHAT_IS_THERE = (
     r"(?:already )?there"
 )
 
+_OLD = (
+    rf"(?:everything|all(?: of it)?|{_WHAT_IS_THERE}|(?:all |all the |the )?(?:existing|original|old|recorded|"
+    rf"present) "
+    rf"{_THINGS}|the original(?: recording)?|the recording|what i (?:have|recorded))"
+    rf"(?: (?:that's |that is )?(?:already )?there| else)?"
+)
+"""What the recording holds, as a whole."""
+_GO = r"(?:removed|changed|touched|altered|deleted|muted|dropped|edited|lost|taken (?:away|out)|lowered|turned down)"
+_AWAY = r"(?:off|out of|away from|clear of)"
+
 _PATTERNS: tuple[tuple[ConstraintKind, str], ...] = (
+    (
+        ConstraintKind.NO_ADD_SIDE,
+        rf"(?:nothing|{_NEW} {_THINGS}|additions)(?: new)? (?:is|are|gets|get|may be|{_MUST} be|{_MUST})"
+        rf"(?: to be| not be| not| never)? (?:added|put|placed)(?: {_ON}|"
+        rf" {_AWAY} the {_SIDE.replace('side', 'side2', 1)})",
+    ),
+    (
+        ConstraintKind.NO_ADD_SIDE,
+        rf"(?:keep|hold|leave|have) (?:all |any |the )?(?:{_NEW} {_THINGS}|additions|{_NEW} ones) {_AWAY} (?:the|"
+        rf"my) {_SIDE}",
+    ),
+    (
+        ConstraintKind.NO_ADD_SIDE,
+        rf"(?:{_NEW} {_THINGS}|additions|{_NEW} ones|(?:what|whatever|anything) (?:you|is|gets) (?:add|added))"
+        rf" (?:(?:{_MUST}|may|can) )?(?:keep|keeps|stay|stays|go|goes|be|is|are|come|comes|belong|belongs)?"
+        rf" ?(?:not|never|anywhere but|{_AWAY})(?: go| be| come)? (?:{_ON}|(?:the|my)"
+        rf" {_SIDE.replace('side', 'side2', 1)})",
+    ),
+    (
+        ConstraintKind.NO_ADD_SIDE,
+        rf"{_NOT} use (?:the|my) {_SIDE} for (?:anything|{_THINGS}|what is|what's)?(?: ?new| ?added|"
+        rf" ?{_NEW} {_THINGS})",
+    ),
+    (
+        ConstraintKind.CLEAR_SIDE,
+        rf"(?:i am|i'm|im|she is|she's|he is|he's|the listener is) (?:deaf|half deaf) (?:{_ON}|in (?:the|my|one) "
+        rf"{_SIDE.replace('side', 'side2', 1)})",
+    ),
+    (
+        ConstraintKind.CLEAR_SIDE,
+        rf"(?:the|my) {_SIDE} (?:{_MUST} )?(?:be |is |stay |stays )?(?:off limits|"
+        rf"out of bounds|taboo)",
+    ),
+    (
+        ConstraintKind.CLEAR_SIDE,
+        rf"(?:stay|keep|steer) (?:everything |all of it |all |it )?{_AWAY} (?:the|my)"
+        rf" {_SIDE}",
+    ),
+    (ConstraintKind.CLEAR_SIDE, rf"(?:avoid|spare) (?:the|my) {_SIDE}"),
+    (
+        ConstraintKind.ONLY_ADD,
+        rf"(?:nothing|none of it|no (?:existing |original )?{_THINGS})(?: (?:that's|that is) (?:already )?there)?"
+        rf" (?:is|gets|{_MUST} (?:be|get)|may (?:be|get)|can be|to be)(?: to be)? {_GO}",
+    ),
+    (
+        ConstraintKind.ONLY_ADD,
+        rf"(?:nothing|none of it) (?:{_MUST}|may|can|is to) (?:go|disappear|vanish|leave|"
+        rf"change)",
+    ),
+    (
+        ConstraintKind.ONLY_ADD,
+        rf"(?:no (?:changes|edits|cuts)|no change) (?:to|in|of) {_OLD}|no (?:removing|deleting|cutting|removals|"
+        rf"deletions)"
+        rf"(?: (?:of )?(?:anything|{_THINGS}))?",
+    ),
+    (
+        ConstraintKind.ONLY_ADD,
+        rf"{_OLD} (?:{_MUST} |is to |has to )?(?:just |simply |all )?(?:stays?|remains?|be kept|is kept|be left|"
+        rf"is left)"
+        rf"(?: (?:put|in|there|in there|in place|alone|unchanged|untouched|intact|the same|{_AS_IS}|where (?:it|"
+        rf"they) (?:is|are)))?",
+    ),
+    (
+        ConstraintKind.ONLY_ADD,
+        rf"(?:leave|keep|let) {_OLD}(?: (?:in|there|in there|in place|alone|be|unchanged|untouched|intact|"
+        rf"the same|{_AS_IS}))?",
+    ),
+    (
+        ConstraintKind.ONLY_ADD,
+        rf"(?:additions?|adds?|adding|{_NEW} {_THINGS}|additive)(?: changes)? only|"
+        rf"only (?:additions|{_NEW} {_THINGS})"
+        rf"|(?:purely|strictly|merely|simply) (?:additive|by adding|additions|add)(?: {_THINGS})?",
+    ),
+    (
+        ConstraintKind.ONLY_ADD,
+        rf"(?:(?:only|just) )?(?:build|layer|pile|stack|put (?:it|{_THINGS}|{_NEW} {_THINGS}))(?: {_THINGS}|"
+        rf" {_NEW} {_THINGS}| it)?"
+        rf" (?:up)?on(?: top)?(?: of)? {_OLD}|(?:only|just) (?:layer|build|pile|stack|put)"
+        rf"(?: {_NEW})?(?: {_THINGS})? on top",
+    ),
+    (
+        ConstraintKind.ONLY_ADD,
+        rf"{_NOT} (?:take|throw) (?:anything|any of it|a thing|{_THINGS}) (?:away|out)|{_NOT} {_SPARE} {_ALL}"
+        rf"|(?:take|throw) nothing (?:away|out)|(?:lose|drop|cut|delete|mute) nothing|without {_LOSING} {_ALL}",
+    ),
+    (
+        ConstraintKind.UNTOUCHED,
+        rf"(?:leave|keep) {_THE}{_NOUN} (?:the same|as (?:it was|they were|before)|where (?:it|they) (?:is|are)|"
+        rf"out of (?:it|this))",
+    ),
+    (
+        ConstraintKind.UNTOUCHED,
+        rf"{_THE}{_NOUN} (?:{_MUST} )?(?:stays?|remains?) (?:the same|where (?:it|they) (?:is|are)|as (?:it was|"
+        rf"they were|before))",
+    ),
+    (
+        ConstraintKind.UNTOUCHED,
+        rf"{_NOT} do anything (?:to|with|about) {_THE}{_NOUN}|(?:no|without)"
+        rf" changes? to {_THE}{_NOUN.replace('noun', 'noun2')}",
+    ),
+    (
+        ConstraintKind.UNTOUCHED,
+        rf"(?:do )?nothing (?:happens |is done |is to happen |shall happen )?(?:to|with)"
+        rf" {_THE}{_NOUN}",
+    ),
+    (
+        ConstraintKind.UNTOUCHED,
+        rf"{_THE}{_NOUN} (?:is|are) (?:off limits|not to be (?:touched|changed|altered|"
+        rf"edited))",
+    ),
+    (
+        ConstraintKind.UNTOUCHED,
+        rf"(?:skip|bypass) {_THE}{_NOUN}|everything (?:but|except|apart from)"
+        rf" {_THE}{_NOUN.replace('noun', 'noun2')}",
+    ),
     (ConstraintKind.NO_ADD_SIDE, rf"{_NOT} {_PUT} (?:anything|a thing|new {_THINGS}|{_THINGS})(?: new| else)? {_ON}"),
     (ConstraintKind.NO_ADD_SIDE, rf"{_PUT} (?:nothing|no {_NEW} {_THINGS}|no additions|no {_THINGS})(?: new)? {_ON}"),
     (ConstraintKind.NO_ADD_SIDE, rf"(?:no|without) (?:{_NEW} {_THINGS}|additions|nothing new) {_ON}"),
@@ -195,7 +321,8 @@ _PATTERNS: tuple[tuple[ConstraintKind, str], ...] = (
     ),
     (
         ConstraintKind.KEEP,
-        rf"i (?:still |really )*(?:need|want to keep|want to hear) {_THE}{_NOUN}(?: in there|"
+        rf"i (?:still |really )*(?:need|want to keep|want to hear) (?!this\b|it\b|you\b|an?\b|some\b|more\b|"
+        rf"less\b){_THE}{_NOUN}(?: in there|"
         rf" in it)?",
     ),
     (
@@ -271,7 +398,8 @@ def read_constraints(instruction: str, resolve: Callable[[str], Sequence[str]]) 
             if match is None:
                 continue
             named = match.groupdict()
-            side, noun = named.get("side") or named.get("side2") or "", (named.get("noun") or "").strip()
+            side = named.get("side") or named.get("side2") or ""
+            noun = (named.get("noun") or named.get("noun2") or "").strip()
             labels = tuple(resolve(noun)) if noun else ()
             if noun and not labels:
                 continue
@@ -282,6 +410,34 @@ def read_constraints(instruction: str, resolve: Callable[[str], Sequence[str]]) 
                 found.append(constraint)
             break
     return tuple(found)
+
+
+FUNCTION_WORDS = (
+    "add", "adding", "additions", "alone", "anything", "change", "channel", "deaf", "don't", "empty", "everything",
+    "existing", "hear", "just", "keep", "leave", "left", "lose", "nothing", "only", "original", "remove", "right",
+    "side", "sounds", "stay", "stays", "there", "things", "touch", "untouched", "without",
+)  # fmt: skip
+"""Words that constraints are made of."""
+SWALLOWED = {"noting": "nothing", "jut": "just", "ony": "only", "thee": "there", "lave": "leave", "kep": "keep"}
+"""Words of their own that are likelier a slip where a constraint comes of it."""
+
+
+def mend_function_words(text: str, is_word: Callable[[str], bool]) -> str:
+    """Replace what looks like a slip by the word of `FUNCTION_WORDS` it comes nearest to; in lower case.
+
+    Meant for reading constraints alone: elsewhere "jut" may be meant.
+    """
+
+    def mended(match: re.Match[str]) -> str:
+        word = match[0]
+        if word in SWALLOWED:
+            return SWALLOWED[word]
+        if word in FUNCTION_WORDS or len(word) < 3 or is_word(word):
+            return word
+        near = get_close_matches(word, FUNCTION_WORDS, 1, 0.8)
+        return near[0] if near and near[0][0] == word[0] else word
+
+    return re.sub(r"[a-z']+", mended, text.lower())
 
 
 def on_side(azimuth_deg: float | None, side: str) -> bool:

@@ -22,7 +22,15 @@ import torch
 from torch import Tensor
 
 from smartdj_agent.audio import Audio, resample, to_stereo
-from smartdj_agent.constraints import Constraint, Leeway, Located, leeway, read_constraints, repairs
+from smartdj_agent.constraints import (
+    Constraint,
+    Leeway,
+    Located,
+    leeway,
+    mend_function_words,
+    read_constraints,
+    repairs,
+)
 from smartdj_agent.direct import Meaning, Requests, mend_spelling, read_requests
 from smartdj_agent.events import Heard
 from smartdj_agent.grammar import ACCEPT, START, Automaton, FreeText, free_text, plan_automaton
@@ -246,7 +254,7 @@ class Planner:
             return self.meant_by(noun, present)
 
         found = read_constraints(instruction, resolve)
-        mended = self.mended(instruction, present)
+        mended = mend_function_words(self.mended(instruction, present), self.is_word)
         more = () if mended == instruction.lower() else read_constraints(mended, resolve)
         return (*found, *(item for item in more if item not in found))
 

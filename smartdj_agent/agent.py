@@ -13,7 +13,17 @@ import numpy as np
 
 from smartdj_agent import __version__
 from smartdj_agent.audio import Audio, audio_sha256
-from smartdj_agent.editor import MODES, Chain, Editor, Layers, StepOutcome, StepProgress, choose_device, elapsed_factor
+from smartdj_agent.editor import (
+    ABSENT,
+    MODES,
+    Chain,
+    Editor,
+    Layers,
+    StepOutcome,
+    StepProgress,
+    choose_device,
+    elapsed_factor,
+)
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.events import (
     Event,
@@ -182,7 +192,14 @@ class Agent:
                 heard = event
         started = time.monotonic()
         steps: list[PlanStep] = []
-        for item in self.planner.write(heard.sounds, asked, seed=seed, audio=audio):
+
+        def search(names: Sequence[str]) -> Generator[Listening, None, tuple[str, ...]]:
+            return self._without_trace(audio, names)
+
+        for item in self.planner.write(heard.sounds, asked, seed=seed, audio=audio, search=search):
+            if isinstance(item, Listening):
+                yield item
+                continue
             if isinstance(item, str):
                 yield Writing(item)
                 continue
@@ -198,6 +215,21 @@ class Agent:
             provenance=self.provenance(seed),
         )
         yield PlanReady(plan, time.monotonic() - started)
+
+    def _without_trace(self, audio: Audio, names: Sequence[str]) -> Generator[Listening, None, tuple[str, ...]]:
+        """Those of the named sounds that the editor would not find."""
+        absent = []
+        for index, name in enumerate(names):
+            started = time.monotonic()
+            surest = 0.0
+            for done, count, sure in self.editor.trace(audio, name):
+                surest = sure
+                fraction = (index + done / count) / len(names)
+                seconds = max(time.monotonic() - started, 1e-6)
+                yield Listening(fraction, audio.duration_s * done / count / seconds, seconds / done * (count - done))
+            if surest < ABSENT:
+                absent.append(name)
+        return tuple(absent)
 
     def provenance(self, seed: int) -> Provenance:
         """Who made a plan, and when."""

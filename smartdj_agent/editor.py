@@ -35,7 +35,7 @@ from smartdj_agent.models.text import SentenceEncoder, T5Encoder, TextEncoder
 from smartdj_agent.models.weights import is_installed, load_network, role_folder
 from smartdj_agent.render import ADDED_PEAK, apply_to_stem, render_added, supports_direction
 from smartdj_agent.sampling import Conditioning, SamplerConfig, denoise, make_scheduler
-from smartdj_agent.separation import WINDOW_S, Separated, active_spans, separate, window_starts
+from smartdj_agent.separation import WINDOW_S, Separated, active_spans, estimate_mask, separate, window_starts
 from smartdj_agent.shelf import POOR, SURE, SURER, AddSource, Pick, Shelf
 from smartdj_agent.steps import Operation, Step, direction_name, format_step
 
@@ -301,6 +301,22 @@ class Editor:
         result = Layers(layers.base, (*others, *kept))
         touched = merge_spans(spans)
         return StepOutcome(result.mixed(), "added before", 1.0, touched, layers=result)
+
+    def trace(self, audio: Audio, name: str) -> Iterator[tuple[int, int, float]]:
+        """How surely a sound is found, window by window: windows done, windows in all, the surest so far.
+
+        Ends as soon as it is sure enough that a step would find it.
+        """
+        vector = self.encoder.vectors([name])[0]
+        windows = window_starts(audio.n_samples, audio.sample_rate)
+        surest = 0.0
+        for done, (start, stop) in enumerate(windows, 1):
+            piece = to_stereo(audio.samples[:, start:stop].astype(np.float32, copy=False))
+            stereo = resample(piece, audio.sample_rate, self.listener.config.sample_rate)
+            surest = max(surest, estimate_mask(self.listener, stereo, vector).confidence)
+            yield done, len(windows), surest
+            if surest >= ABSENT:
+                return
 
     def _preserved(self, audio: Audio, step: Step, seed: int) -> Iterator[StepProgress | StepOutcome]:
         """Carry out one step on a recording as it is."""

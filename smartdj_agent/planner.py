@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,7 @@ from smartdj_agent.constraints import (
     repairs,
 )
 from smartdj_agent.direct import Meaning, Requests, mend_spelling, read_requests
-from smartdj_agent.events import Heard
+from smartdj_agent.events import Heard, Listening
 from smartdj_agent.grammar import ACCEPT, START, Automaton, FreeText, free_text, plan_automaton
 from smartdj_agent.models.audio_lm import AudioPlannerLM
 from smartdj_agent.models.planner_lm import HEAR_RATE, EventToken, PlannerLM, PlannerModel, Prompt, base_folder
@@ -40,7 +40,7 @@ from smartdj_agent.models.prompts import MAX_STEPS
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.models.weights import role_folder
 from smartdj_agent.opposites import opposed
-from smartdj_agent.plan_text import plan_text, read_plan_text
+from smartdj_agent.plan_text import plan_text, read_plan_text, short_step
 from smartdj_agent.steps import Operation, Step, format_step
 
 MAX_TOKENS = 220
@@ -283,8 +283,14 @@ class Planner:
         return Draft(self, heard, instruction, seed, audio)
 
     def write(
-        self, heard: Sequence[Heard], instruction: str, *, seed: int, audio: Audio | None = None
-    ) -> Iterator[Step | Asked | str]:
+        self,
+        heard: Sequence[Heard],
+        instruction: str,
+        *,
+        seed: int,
+        audio: Audio | None = None,
+        search: Search | None = None,
+    ) -> Iterator[Step | Asked | str | Listening]:
         """Write a plan: one step at a time, or one question.
 
         Parameters
@@ -297,13 +303,21 @@ class Planner:
             0 takes the likeliest token throughout; other seeds draw from the model's distribution.
         audio
             The recording, for networks that hear it themselves.
+        search
+            Listens for sounds by name; asked where all that is wanted is about sounds that were not heard. What it
+            finds no trace of can't be changed, so that a question comes instead of a plan that does nothing.
 
         Yields
         ------
-        Step, Asked or str
-            A text is the line as far as it is written.
+        Step, Asked, str or Listening
+            A text is the line as far as it is written; `Listening` is how far the search is.
         """
         draft = self.draft(heard, instruction, seed=seed, audio=audio)
+        if search is not None and (names := draft.unheard):
+            absent = yield from search(names)
+            if len(absent) == len(names):
+                yield absent_question(draft)
+                return
         yield from draft.opening()
         if not draft.done:
             yield from self.go_on(draft)
@@ -319,6 +333,10 @@ class Planner:
             if draft.done:
                 return
             decoding.push(token)
+
+
+Search = Callable[[Sequence[str]], Generator[Listening, None, tuple[str, ...]]]
+"""Listens for sounds by name, telling how far it is; returns those of which there is no trace."""
 
 
 class Draft:
@@ -352,6 +370,7 @@ class Draft:
             if name not in known
         )
         self.heard = (*spoken, *heard)
+        self._truly_heard = {item.label for item in heard}
         present = {item.label for item in self.heard}
         self.located = tuple(Located(item.label, item.azimuth_deg) for item in self.heard)
         self.constraints = planner.constraints(instruction, sorted(present))
@@ -366,6 +385,15 @@ class Draft:
         self._automaton: Automaton | None = None
         self._states = frozenset({START})
         self._clear = bool(spoken) or planner.adds_by_name(instruction)
+
+    @property
+    def unheard(self) -> tuple[str, ...]:
+        """Sounds that all that is asked for is about, and that were not heard; empty where something else is to do."""
+        steps = self.requests.steps
+        if self.requests.clash or self.requests.rest or any(step.operation is Operation.ADD for step in steps):
+            return ()
+        names = dict.fromkeys(step.target for step in steps)
+        return () if any(name in self._truly_heard for name in names) else tuple(names)
 
     def opening(self) -> Iterator[Step | Asked | str]:
         """What needs no network: the steps that are asked word by word, or a question where two of them clash."""
@@ -520,6 +548,17 @@ def heard_part(audio: Audio, heard: Sequence[Heard], longest_s: float) -> np.nda
     part = audio.samples[:, first : first + round(longest_s * audio.sample_rate)]
     stereo = to_stereo(part.astype(np.float32, copy=False))
     return resample(stereo.mean(axis=0, keepdims=True), audio.sample_rate, HEAR_RATE)[0]
+
+
+def absent_question(draft: Draft) -> Asked:
+    """What is asked where nothing that is to be changed is there; the choices are what is, likest first."""
+    step = draft.requests.steps[0]
+    names = list(dict.fromkeys(item.label for item in draft.heard if item.label not in draft.unheard))
+    vectors = draft.planner.encoder.vectors([step.target, *names])
+    likeness = dict(zip(names, (vectors[1:] @ vectors[0]).tolist(), strict=True))
+    nearest = sorted(names, key=lambda name: -likeness[name])[:2]
+    choices = tuple(short_step(replace(step, target=name, azimuth_deg=None)) for name in nearest)
+    return Asked(f"I hear no {step.target} in this recording. What is meant?", (*choices, f"add {step.target}")[:3])
 
 
 def clash_question(one: Step, two: Step) -> Asked:

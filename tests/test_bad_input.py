@@ -37,11 +37,11 @@ STEPS = (
 class SaidPlanner:
     """Says what it was told to, instead of a language model."""
 
-    preset = "small"
+    name = "small"
     vocabulary: dict[str, dict[str, object]] = {}  # noqa: RUF012
     items: tuple[Step | Asked, ...] = (parse_step(REMOVE),)
 
-    def write(self, heard: object, instruction: str, *, seed: int) -> Iterator[Step | Asked]:
+    def write(self, heard: object, instruction: str, *, seed: int, **_: object) -> Iterator[Step | Asked]:
         yield from self.items
 
 

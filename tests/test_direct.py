@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
 from functools import cache
 
 import pytest
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 
 from smartdj_agent.constraints import ConstraintKind
 from smartdj_agent.direct import mend_spelling
-from smartdj_agent.events import Heard
+from smartdj_agent.events import Heard, Listening
 from smartdj_agent.models.text import SentenceEncoder
-from smartdj_agent.planner import Asked, Planner
+from smartdj_agent.planner import Asked, Planner, Search
 from smartdj_agent.steps import Step, format_step, parse_step
 
 HEARD = tuple(
@@ -235,3 +236,41 @@ WORDS = st.sampled_from(SAID.split())
 def test_any_order_of_its_own_words_can_be_read(text: str) -> None:
     found = planner().read(HEARD, text)
     assert all(isinstance(step, Step) for step in found.steps)
+
+
+def searching(absent: tuple[str, ...], asked: list[str]) -> Search:
+    def search(names: Sequence[str]) -> Generator[Listening, None, tuple[str, ...]]:
+        asked.extend(names)
+        yield Listening(0.5, 1.0, 1.0)
+        return tuple(name for name in names if name in absent)
+
+    return search
+
+
+@pytest.mark.parametrize(
+    ("instruction", "searched"),
+    [
+        ("remove the tuba", ["tuba"]),
+        ("turn down the tuba by 4 dB and move the tuba left", ["tuba"]),
+        ("remove the tuba and turn the dog down", []),
+        ("remove the tuba and add a helicopter", []),
+        ("remove the dog", []),
+    ],
+)
+def test_what_was_not_heard_is_searched_where_nothing_else_is_to_do(instruction: str, searched: list[str]) -> None:
+    asked: list[str] = []
+    answer = list(planner().write(HEARD, instruction, seed=0, search=searching(("tuba",), asked)))
+    assert asked == searched
+    questions = [item for item in answer if isinstance(item, Asked)]
+    assert bool(questions) == bool(searched)
+    if questions:
+        assert "no tuba" in questions[0].text
+        assert len(questions[0].choices) == 3
+        verb = "remove" if instruction.startswith("remove") else "turn down"
+        assert all(choice.startswith(verb) for choice in questions[0].choices[:2])
+        assert questions[0].choices[2] == "add tuba"
+    # Where there is a trace of it, the step is planned.
+    asked.clear()
+    traced = list(planner().write(HEARD, instruction, seed=0, search=searching((), asked)))
+    assert not any(isinstance(item, Asked) for item in traced)
+    assert any(isinstance(item, Step) for item in traced)

@@ -42,7 +42,7 @@ from smartdj_agent.models.planner_lm import PlannerLM
 from smartdj_agent.models.text import SentenceEncoder, package_folder
 from smartdj_agent.models.weights import role_folder
 from smartdj_agent.plan_text import plan_text, read_plan_text
-from smartdj_agent.planner import Asked, Draft, Planner
+from smartdj_agent.planner import Asked, Draft, Planner, absent_question
 from smartdj_agent.steps import Operation, Step
 from training.designer import default_knowledge
 from training.evaluate import replace_anchored
@@ -150,7 +150,16 @@ def write_together(planner: Planner, drafts: Sequence[Draft]) -> None:
 def planned(planner: Planner, pairs: Sequence[Pair], *, deaf: bool = False) -> list[Answer]:
     """Answers of a planner to some pairs, written together."""
     drafts = [planner.draft(() if deaf else heard_of(pair), pair.instruction, seed=0) for pair in pairs]
-    questions = [[item for item in draft.opening() if isinstance(item, Asked)] for draft in drafts]
+    # There is no sound to search: what the imitated listener doesn't tell counts as not there. It misses nothing.
+    questions = [
+        [absent_question(draft)]
+        if draft.unheard and not deaf
+        else [item for item in draft.opening() if isinstance(item, Asked)]
+        for draft in drafts
+    ]
+    for draft, asked in zip(drafts, questions, strict=True):
+        if asked:
+            draft.done = draft.settled = True
     write_together(planner, drafts)
     answers = []
     for draft, asked in zip(drafts, questions, strict=True):

@@ -15,6 +15,7 @@ import scipy.fft
 import torch
 
 from smartdj_agent.audio import resample, to_stereo
+from smartdj_agent.guided import guided_filter
 from smartdj_agent.models.listener import Hearing, Listener
 
 WINDOW_S = 10.0
@@ -150,8 +151,9 @@ def apply_mask(samples: np.ndarray, sample_rate: int, mask: Mask, listener: List
     """Project a mask onto samples (channels, n) at any rate; returns the stem, float32, zero where the mask is.
 
     Window and hop last as long as the listener's (a quarter of the window for overlap-add). Frames are joined linearly
-    in time and bands linearly in frequency; above the listener's band the mask goes on as at its top. Of more than two
-    channels, the third and later ones take the mean of both ears' masks.
+    in time and bands linearly in frequency; above the listener's band the mask goes on as at its top. In stereo, the
+    mask guides a spatial filter (`smartdj_agent.guided`). Of more than two channels, the third and later ones take the
+    mean of both ears' masks.
     """
     channels, length = samples.shape
     config = listener.config
@@ -180,18 +182,35 @@ def apply_mask(samples: np.ndarray, sample_rate: int, mask: Mask, listener: List
         ears[:2] = mask.share
     stem = np.zeros_like(padded)
     active = np.flatnonzero(mask.active[low] | mask.active[high])
-    for channel in range(channels):
-        frames = np.lib.stride_tricks.sliding_window_view(padded[channel], size)[::hop]
+    frames = [np.lib.stride_tricks.sliding_window_view(channel, size)[::hop] for channel in padded]
+
+    def shares(channel: int, part: np.ndarray) -> np.ndarray:
+        between = weight[part]
+        share: np.ndarray = ears[channel][:, low[part]] * (1 - between) + ears[channel][:, high[part]] * between
+        return share.T @ to_bins
+
+    def add(channel: int, part: np.ndarray, spectrum: np.ndarray) -> None:
+        back = scipy.fft.irfft(spectrum, size, axis=1) * window
         hops = stem[channel].reshape(-1, hop)
-        for part in np.array_split(active, -(-len(active) // FRAMES_AT_ONCE) or 1):
-            between = weight[part]
-            share = ears[channel][:, low[part]] * (1 - between) + ears[channel][:, high[part]] * between
-            spectrum = scipy.fft.rfft(frames[part] * window, axis=1)
-            spectrum *= share.T @ to_bins
-            back = scipy.fft.irfft(spectrum, size, axis=1) * window
-            for quarter in range(4):  # frames of a part are all different, so no hop is added to twice at once
-                hops[part + quarter] += back[:, quarter * hop : (quarter + 1) * hop]
-        hops /= norm
+        for quarter in range(4):  # frames of a part are all different, so no hop is added to twice at once
+            hops[part + quarter] += back[:, quarter * hop : (quarter + 1) * hop]
+
+    parts = np.array_split(active, -(-len(active) // FRAMES_AT_ONCE) or 1)
+    if channels == 2 and len(active):
+        # Where the sound is not, the others show their directions.
+        spectra = np.stack([scipy.fft.rfft(ear * window, axis=1).T for ear in frames])
+        share = np.zeros(spectra.shape, np.float32)
+        for channel in range(2):
+            share[channel][:, active] = shares(channel, active).T
+        spectra = guided_filter(spectra, share)
+        for part in parts:
+            for channel in range(2):
+                add(channel, part, spectra[channel][:, part].T)
+    else:
+        for channel in range(channels):
+            for part in parts:
+                add(channel, part, scipy.fft.rfft(frames[channel][part] * window, axis=1) * shares(channel, part))
+    stem.reshape(channels, -1, hop)[...] /= norm
     return stem[:, size : size + length]
 
 

@@ -16,7 +16,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"chat", "files", "scatter"}),
     frozenset({"steps", "audio", "spatial", "instruction", "ucs", "soundfacts", "excerpt"}),
-    frozenset({"direct_words"}),
+    frozenset({"direct_words", "guided"}),
     frozenset(
         {
             "constraints",

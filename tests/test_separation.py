@@ -37,7 +37,7 @@ def test_at_the_listeners_rate_the_window_is_the_listeners() -> None:
 def test_masking_is_linear_in_the_recording_and_in_the_mask() -> None:
     listener = KnownListener(everything)
     rng = np.random.default_rng(1)
-    one, two = rng.normal(0, 0.1, (2, 2, 16000)).astype(np.float32)
+    one, two = rng.normal(0, 0.1, (2, 1, 16000)).astype(np.float32)  # in stereo, the mask guides a filter
     mask = random_mask(51)
     both = apply_mask(one + two, 16000, mask, listener)
     assert np.allclose(both, apply_mask(one, 16000, mask, listener) + apply_mask(two, 16000, mask, listener), atol=1e-6)

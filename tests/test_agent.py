@@ -11,7 +11,18 @@ import torch
 from smartdj_agent.agent import Agent
 from smartdj_agent.audio import Audio, audio_sha256
 from smartdj_agent.errors import ErrorCode, SmartDJError
-from smartdj_agent.events import Finished, Listened, Notice, Progress, StepFinished, StepStarted
+from smartdj_agent.events import (
+    Finished,
+    Heard,
+    Listened,
+    Listening,
+    Notice,
+    PlanReady,
+    Progress,
+    Question,
+    StepFinished,
+    StepStarted,
+)
 from smartdj_agent.listening import MAX_SOUNDS, listen, outcome
 from smartdj_agent.models.listener import Listener
 from smartdj_agent.plan import make_plan
@@ -141,3 +152,26 @@ def test_an_estimate_is_given_after_the_first_window_and_shrinks() -> None:
     assert all(seconds > 0 for seconds in left)
     run.close()  # type: ignore[attr-defined]
     assert agent.editor.listener.calls == 5  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("share", "asked"), [(nothing, True), (everything, False), (between((21.0, 23.0)), False)])
+def test_what_is_nowhere_to_be_found_is_asked_about(share: Share, asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = agent_with(share)
+    heard = (Heard("piano", 0.9, -20.0, 0.0, 0.0, 25.0), Heard("raining", 0.8, -30.0, None, 0.0, 25.0))
+    monkeypatch.setattr(Agent, "_listen", lambda self, audio, digest: iter([Listened(heard, 0.0)]))
+    audio = Audio(noise(2, 25 * 16_000), 16_000)
+    *before, last = agent.plan(audio, "remove the tuba")
+    searched = [event for event in before if isinstance(event, Listening)]
+    assert searched  # where one may cancel
+    if asked:
+        assert isinstance(last, Question)
+        assert "no tuba" in last.text
+        assert len(last.choices) == 3
+        assert searched[-1].fraction == 1.0
+    else:
+        assert isinstance(last, PlanReady)
+        assert [item.step.target for item in last.plan.steps] == ["tuba"]
+        # It ends as soon as it is found.
+        assert searched[-1].fraction == (1.0 if share is not everything else pytest.approx(1 / 3))
+    # What was heard needs no search.
+    assert not [event for event in agent.plan(audio, "remove the piano") if isinstance(event, Listening)]

@@ -24,7 +24,7 @@ CANDIDATES = 16
 """How many of the likeliest names are tried as masks."""
 KEPT_WINDOWS = 12
 """Windows (12 MB each) of a recording that are kept, so that none is heard twice."""
-SLOPE, OFFSET = 0.757, -0.784
+SLOPE, OFFSET = 0.358, -1.266
 """Confidence = sigmoid(SLOPE·ln(score) + OFFSET), fitted on validation scenes by `python -m training.calibration`.
 
 Among findings of confidence 0.2, one in five was right.

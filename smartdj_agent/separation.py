@@ -25,6 +25,8 @@ GATE = 0.03
 SHARPNESS = 1.5
 """Factor on the masks' logits: the network hedges, which takes some of everything along; chosen on validation clips
 (`python -m training.mask_sharpness`)."""
+GUIDING = 1.0
+"""The same of masks that only guide a spatial filter, which finds out itself what they leave open; chosen likewise."""
 HOLD_S = 0.12
 """How far an active stretch is widened at both ends."""
 FLOOR_DB = -70.0
@@ -135,9 +137,9 @@ def estimate_masks(
     return masks
 
 
-def estimate_mask(listener: Listener, stereo: np.ndarray, vector: torch.Tensor) -> Mask:
+def estimate_mask(listener: Listener, stereo: np.ndarray, vector: torch.Tensor, sharpness: float = SHARPNESS) -> Mask:
     """Ask the listener for one sound in at most one window of audio; see `estimate_masks`."""
-    (mask,) = estimate_masks(listener, hear_window(listener, stereo), vector[None])
+    (mask,) = estimate_masks(listener, hear_window(listener, stereo), vector[None], sharpness)
     return mask
 
 
@@ -261,7 +263,7 @@ def separate(
     for index, (start, stop) in enumerate(windows):
         piece = samples[:, start:stop]
         stereo = resample(to_stereo(piece.astype(np.float32, copy=False)), sample_rate, listener.config.sample_rate)
-        mask = estimate_mask(listener, stereo, vector)
+        mask = estimate_mask(listener, stereo, vector, GUIDING if samples.shape[0] == 2 else SHARPNESS)
         confidence = max(confidence, mask.confidence)
         if mask.active.any():
             part = apply_mask(piece, sample_rate, mask, listener)

@@ -15,7 +15,7 @@ from tiny_audio_lm import FAMILIES, build
 from smartdj_agent.agent import Agent
 from smartdj_agent.audio import Audio
 from smartdj_agent.errors import ErrorCode, SmartDJError
-from smartdj_agent.events import Heard, StepPlanned
+from smartdj_agent.events import Heard, PlanReady, Question, Writing
 from smartdj_agent.models.audio_lm import IGNORED, AudioPlannerLM
 from smartdj_agent.models.planner_lm import HEAR_RATE, Decoding, EventToken, Prompt
 from smartdj_agent.models.prompts import MAX_STEPS
@@ -194,8 +194,9 @@ def test_trained_saved_and_loaded_it_plans(family: Path, tmp_path: Path, monkeyp
     assert Planner("paper", "cpu", encoder()).vocabulary
 
     audio = Audio(np.stack([sound(3), sound(3)]), HEAR_RATE)
-    events = list(Agent("small", "cpu", planner="paper").plan(audio, "remove the dog"))
-    assert any(isinstance(event, StepPlanned) for event in events)
+    *before, last = Agent("small", "cpu", planner="paper").plan(audio, SCENE)
+    assert any(isinstance(event, Writing) for event in before)
+    assert isinstance(last, PlanReady | Question)
 
 
 def clips(folder: Path) -> Path:

@@ -202,7 +202,7 @@ def test_the_real_agent_serves_two_threads_at_once(mode: str) -> None:
     plan = make_plan(("turn down the volume of rain by 6 dB",))
 
     def edited(agent: Agent | SharingAgent, audio: Audio) -> tuple[tuple[str, ...], np.ndarray]:
-        (ready,) = [event for event in agent.plan(audio, "remove the dog") if isinstance(event, PlanReady)]
+        (ready,) = [event for event in agent.plan(audio, "add rain") if isinstance(event, PlanReady)]
         if isinstance(agent, SharingAgent):
             together.wait(60)
         texts = tuple(str(plan_step.step) for plan_step in ready.plan.steps)

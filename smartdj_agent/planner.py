@@ -35,7 +35,7 @@ from smartdj_agent.direct import Meaning, Requests, mend_spelling, read_requests
 from smartdj_agent.events import Heard, Listening
 from smartdj_agent.grammar import ACCEPT, START, Automaton, FreeText, free_text, plan_automaton
 from smartdj_agent.models.audio_lm import AudioPlannerLM
-from smartdj_agent.models.planner_lm import HEAR_RATE, EventToken, PlannerLM, PlannerModel, Prompt, base_folder
+from smartdj_agent.models.planner_lm import HEAR_RATE, EventToken, PlannerLM, PlannerModel, Prompt, base_tokenizer
 from smartdj_agent.models.prompts import MAX_STEPS
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.models.weights import role_folder
@@ -274,9 +274,7 @@ class Planner:
 
     @cached_property
     def _pieces(self) -> frozenset[str]:
-        from transformers import AutoTokenizer
-
-        return frozenset(AutoTokenizer.from_pretrained(base_folder()).get_vocab())
+        return frozenset(base_tokenizer().get_vocab())
 
     def draft(self, heard: Sequence[Heard], instruction: str, *, seed: int, audio: Audio | None = None) -> Draft:
         """Begin a plan: read what can be read, lay out what may be written; see `Draft`."""

@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -207,6 +208,14 @@ def base_folder() -> Path:
     return target
 
 
+@cache
+def base_tokenizer() -> Any:
+    """The base model's tokenizer; reading it takes half a second, and several need it."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(base_folder())
+
+
 class PlannerLM(nn.Module):
     """Language model, tokenizer and event adapter.
 
@@ -243,7 +252,7 @@ class PlannerLM(nn.Module):
     ) -> PlannerLM:
         """Base model with new LoRA matrices and a new adapter, for training."""
         from peft import LoraConfig, get_peft_model
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
         folder = base_folder()
         base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
@@ -251,7 +260,7 @@ class PlannerLM(nn.Module):
             r=rank, lora_alpha=alpha, lora_dropout=dropout, task_type="CAUSAL_LM", target_modules=LORA_TARGETS
         )
         adapter = EventAdapter(text_width, base.config.hidden_size)
-        return cls(get_peft_model(base, config), AutoTokenizer.from_pretrained(folder), adapter, encode)
+        return cls(get_peft_model(base, config), base_tokenizer(), adapter, encode)
 
     def start_from(self, folder: Path) -> None:
         """Take the matrices of a planner that was trained before, to train it further.
@@ -282,7 +291,7 @@ class PlannerLM(nn.Module):
             MODEL_CORRUPT if the adapter files are damaged.
         """
         from peft import PeftModel
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -296,7 +305,7 @@ class PlannerLM(nn.Module):
             adapter.load_state_dict({key: value.float() for key, value in state.items()})
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise _unreadable(folder, error) from error
-        model = cls(merged, AutoTokenizer.from_pretrained(base_path), adapter, encode)
+        model = cls(merged, base_tokenizer(), adapter, encode)
         return model.eval().requires_grad_(False).to(device)
 
     def save(self, folder: Path) -> None:

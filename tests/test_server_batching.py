@@ -220,4 +220,5 @@ def test_the_real_agent_serves_two_threads_at_once(mode: str) -> None:
     for (plan_alone, sound_alone), (plan_shared, sound_shared) in zip(alone, shared, strict=True):
         assert plan_shared == plan_alone
         np.testing.assert_allclose(sound_shared, sound_alone, atol=1e-4)
-    assert gatherer.made < (0.75 if mode == "generate" else 1) * gatherer.calls
+    if mode == "generate":  # a step in preserve mode listens once, and who is first need not wait for the other
+        assert gatherer.made < 0.75 * gatherer.calls

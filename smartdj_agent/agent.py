@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -193,9 +193,7 @@ class Agent:
         started = time.monotonic()
         steps: list[PlanStep] = []
 
-        def search(names: Sequence[str]) -> Generator[Listening, None, tuple[str, ...]]:
-            return self._without_trace(audio, names)
-
+        search = partial(self._without_trace, audio)
         for item in self.planner.write(heard.sounds, asked, seed=seed, audio=audio, search=search):
             if isinstance(item, Listening):
                 yield item

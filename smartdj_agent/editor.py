@@ -35,7 +35,7 @@ from smartdj_agent.models.text import SentenceEncoder, T5Encoder, TextEncoder
 from smartdj_agent.models.weights import is_installed, load_network, role_folder
 from smartdj_agent.render import ADDED_PEAK, apply_to_stem, render_added, supports_direction
 from smartdj_agent.sampling import Conditioning, SamplerConfig, denoise, make_scheduler
-from smartdj_agent.separation import WINDOW_S, Separated, active_spans, estimate_mask, separate, window_starts
+from smartdj_agent.separation import WINDOW_S, Separated, active_spans, as_heard, estimate_mask, separate, window_starts
 from smartdj_agent.shelf import POOR, SURE, SURER, AddSource, Pick, Shelf
 from smartdj_agent.steps import Operation, Step, direction_name, format_step
 
@@ -311,8 +311,7 @@ class Editor:
         windows = window_starts(audio.n_samples, audio.sample_rate)
         surest = 0.0
         for done, (start, stop) in enumerate(windows, 1):
-            piece = to_stereo(audio.samples[:, start:stop].astype(np.float32, copy=False))
-            stereo = resample(piece, audio.sample_rate, self.listener.config.sample_rate)
+            stereo = as_heard(self.listener, audio.samples[:, start:stop], audio.sample_rate)
             surest = max(surest, estimate_mask(self.listener, stereo, vector).confidence)
             yield done, len(windows), surest
             if surest >= ABSENT:

@@ -118,11 +118,11 @@ def _filtered(left: np.ndarray, right: np.ndarray, pairs: _Pairs, share: np.ndar
     rest_power = pairs.power - own_power
     a = own_power * own.left + rest_power * rest.left + TINY
     d = own_power * own.right + rest_power * rest.right + TINY
-    b = own_power * (own.real + 1j * own.imaginary) + rest_power * (rest.real + 1j * rest.imaginary)
+    cross = own.real + 1j * own.imaginary
+    b = own_power * cross + rest_power * (rest.real + 1j * rest.imaginary)
     determinant = np.maximum(a * d - np.square(b.real) - np.square(b.imag), TINY * TINY)
     first = (d * left - b * right) / determinant
     second = (a * right - b.conj() * left) / determinant
-    cross = own.real + 1j * own.imaginary
     return own_power * (own.left * first + cross * second), own_power * (cross.conj() * first + own.right * second)
 
 

@@ -456,7 +456,7 @@ class Draft:
     @property
     def standing(self) -> str:
         """The plan's lines so far."""
-        return "".join(f"{line}\n" for line in plan_text(self.emitted).splitlines())
+        return plan_text(self.emitted)
 
     def prompt(self) -> Prompt:
         """What the network is told; lays out what it may write."""

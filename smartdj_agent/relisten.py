@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smartdj_agent.audio import Audio, resample, to_stereo
+from smartdj_agent.audio import Audio
 from smartdj_agent.listening import MIN_CONFIDENCE, confidence, outcome, rank
 from smartdj_agent.models.listener import Listener
 from smartdj_agent.models.text import SentenceEncoder
-from smartdj_agent.separation import WINDOW_S
+from smartdj_agent.separation import WINDOW_S, as_heard
 from smartdj_agent.steps import Operation, Step
 
 CHECKED = frozenset({Operation.ADD, Operation.REMOVE, Operation.EXTRACT})
@@ -83,8 +83,7 @@ def how_surely(listener: Listener, encoder: SentenceEncoder, samples: np.ndarray
     """How surely a sound is heard in samples (channels, n) of at most ten seconds, 0 to 1."""
     if not np.any(samples):
         return 0.0
-    stereo = resample(to_stereo(samples.astype(np.float32, copy=False)), rate, listener.config.sample_rate)
-    findings = outcome(rank(listener, encoder, stereo, (target,), mono=True))
+    findings = outcome(rank(listener, encoder, as_heard(listener, samples, rate), (target,), mono=True))
     return confidence(findings[0].score) if findings else 0.0
 
 

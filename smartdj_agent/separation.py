@@ -98,6 +98,11 @@ class HeardWindow:
     power: torch.Tensor
 
 
+def as_heard(listener: Listener, samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Samples (channels, n) at any rate as the listener takes them: stereo (2, m) float32 at its own rate."""
+    return resample(to_stereo(samples.astype(np.float32, copy=False)), sample_rate, listener.config.sample_rate)
+
+
 @torch.inference_mode()
 def hear_window(listener: Listener, stereo: np.ndarray) -> HeardWindow:
     """Let the listener hear stereo (2, n) at its own rate, at most one window."""
@@ -262,7 +267,7 @@ def separate(
     fade = round(OVERLAP_S * sample_rate)
     for index, (start, stop) in enumerate(windows):
         piece = samples[:, start:stop]
-        stereo = resample(to_stereo(piece.astype(np.float32, copy=False)), sample_rate, listener.config.sample_rate)
+        stereo = as_heard(listener, piece, sample_rate)
         mask = estimate_mask(listener, stereo, vector, GUIDING if samples.shape[0] == 2 else SHARPNESS)
         confidence = max(confidence, mask.confidence)
         if mask.active.any():

@@ -705,11 +705,11 @@ def models_pull(
 ) -> None:
     """Fetch a model over the network."""
     from smartdj_agent.console import Screen
-    from smartdj_agent.models import weights
+    from smartdj_agent.models import released
 
     with Screen(as_json=False) as screen:
         screen.status(f"fetching {name}")
-        weights.pull(name)
+        released.pull(name)
         screen.rest()
         screen.line(f"installed {name}")
 
@@ -725,17 +725,13 @@ def models_import(
 ) -> None:
     """Import the published networks from files that you have downloaded."""
     from smartdj_agent.console import Screen
-    from smartdj_agent.models import weights
+    from smartdj_agent.models import released
 
     with Screen(as_json=False) as screen:
         screen.status(f"importing {_count(len(files), 'file')}")
-        weights.import_released(files)
+        released.import_released(files)
         screen.rest()
         screen.line(f"imported {_count(len(files), 'file')}")
-
-
-MAX_DIFFERENCE = 1e-4
-"""Largest absolute difference per tensor that `models verify` lets pass."""
 
 
 @models_app.command("verify")
@@ -748,10 +744,10 @@ def models_verify(
     The exit status is not 0 where one is above 0.0001 or not a number.
     """
     from smartdj_agent.console import write_stdout
-    from smartdj_agent.models import weights
+    from smartdj_agent.models.released import TOLERANCE, verify_vectors
 
-    differences = weights.verify_vectors(folder)
-    failed = [d for d in differences if not d.max_abs_difference <= MAX_DIFFERENCE]  # so that NaN fails too
+    differences = verify_vectors(folder)
+    failed = [item for item in differences if not item.equal]
     if as_json:
         from smartdj_agent.eventjson import fields_to_dict, to_line
 
@@ -771,7 +767,7 @@ def models_verify(
         )
         raise SmartDJError(
             ErrorCode.MODEL_MISMATCH,
-            f"{len(failed)} of {_count(len(differences), 'tensor')} differ by more than {MAX_DIFFERENCE:g}, "
+            f"{len(failed)} of {_count(len(differences), 'tensor')} differ by more than {TOLERANCE:g}, "
             f"most of all {worst.tensor} of {Path(worst.file).name} ({worst.max_abs_difference:.3g})",
             "the files are for other networks or damaged; compare their hashes with the published ones",
         )

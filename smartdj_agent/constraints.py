@@ -65,7 +65,7 @@ _PUT = r"(?:add|put|place|introduce|insert|bring in)"
 _MUST = r"(?:must|should|shall|has to|have to|needs to|need to|ought to|is to|are to)"
 _STAY = (
     r"(?:(?:stay|stays|remain|remains|survive|survives|is here to stay)(?: in| there| put| in there)?|"
-    r"(?:be|is|are|gets|get) (?:kept|preserved|retained|spared|saved)(?: in)?|be there|be left in)"
+    r"(?:be|is|are|gets|get) (?:kept|preserved|retained|spared|saved)(?: in)?|be there|be left in|be (?:heard|audible))"
 )
 _FREE = r"(?:empty|clear|free|silent|quiet|bare|untouched by sound)"
 _AS_IS = (
@@ -331,6 +331,10 @@ _PATTERNS: tuple[tuple[ConstraintKind, str], ...] = (
     ),
     (ConstraintKind.KEEP, rf"(?:but )?not (?:of |from )?(?:the|my) {_NOUN}"),
     (ConstraintKind.KEEP, rf"with {_THE}{_NOUN} still (?:there|in it|audible|in)"),
+    (
+        ConstraintKind.KEEP,
+        rf"with {_THE}{_NOUN} (?:as loud as (?:before|now|it is|it was)|at the same (?:level|volume)(?: as before)?)",
+    ),
     (ConstraintKind.KEEP, rf"{_THE}{_NOUN} is (?:important|essential|precious|sacred)"),
     (
         ConstraintKind.EXCLUDE,
@@ -360,7 +364,7 @@ _PATTERNS: tuple[tuple[ConstraintKind, str], ...] = (
 )
 _BEFORE, _AFTER = (
     r"(?:(?:but|and|so|yet|please|also|just|then|oh|pls) )*",
-    r"(?: please| though| in place| there| however)?(?: and (?P<rest>.*))?",
+    r"(?: please| though| in place| there| however| too| as well)?(?: and (?P<rest>.*))?",
 )
 _COMPILED = tuple((kind, re.compile(f"{_BEFORE}{pattern}{_AFTER}")) for kind, pattern in _PATTERNS)
 

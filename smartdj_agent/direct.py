@@ -2,7 +2,8 @@
 
 "Turn the dog down 6 dB and move the piano left" leaves nothing to invent, so it is read, not guessed. `read_requests`
 parts an instruction into clauses and reads those that name an operation and a sound; what it can't read is handed back
-as `rest`, for the language model. Requests that can't both be met ("louder and quieter") become a question.
+as `rest`, for the language model. What can't be met as it is said ("louder and quieter") becomes a question
+(`smartdj_agent.doubts`).
 
 Pure: what a noun means is asked of a function that the caller brings, so that this module knows no vocabulary.
 """
@@ -76,7 +77,8 @@ from smartdj_agent.direct_words import (
     take_amounts,
     without,
 )
-from smartdj_agent.steps import DIRECTIONS, OPERATIONS, Operation, Step, Timbre
+from smartdj_agent.doubts import Doubt, find_doubt
+from smartdj_agent.steps import DIRECTIONS, OPERATIONS, Operation, Step
 
 
 @dataclass(frozen=True)
@@ -107,14 +109,14 @@ class Requests:
         Clauses that are no direct request and no constraint: a scene, a mood, what wasn't understood.
     lifted
         Constraints that the requests themselves lift ("don't remove it, just turn it down").
-    clash
-        Two steps that can't both be done; None where there are none.
+    doubt
+        What can't be met as it is said; None where all can.
     """
 
     steps: tuple[Step, ...]
     rest: tuple[str, ...]
     lifted: tuple[Constraint, ...] = ()
-    clash: tuple[Step, Step] | None = None
+    doubt: Doubt | None = None
 
 
 @dataclass(frozen=True)
@@ -475,7 +477,8 @@ def _groups(
             if not text:
                 break
             # "Keep the dog and the cat" is one constraint; "keep the dog and remove the cat" is not.
-            if all(reader.sounds(piece) for piece in pieces[start + 2 : end : 2]) and forbids(_plain(text)):
+            others = pieces[start + 2 : end : 2]
+            if all(reader.sounds(piece) and not forbids(_plain(piece)) for piece in others) and forbids(_plain(text)):
                 reader.remember(text)
                 yield text, ()
                 break
@@ -483,7 +486,10 @@ def _groups(
             if steps is None and asked and end == start + 1:
                 # "Make the dog quieter and darker", "… and to the left"
                 steps = next(
-                    filter(None, (reader.read(f"{verb} it {_plain(text)}") for verb in ("make", "move", "turn"))), None
+                    filter(
+                        None, (reader.read(f"{verb} it {_plain(text)}") for verb in ("make", "move", "turn", "give"))
+                    ),
+                    None,
                 )
             if steps is not None:
                 asked = True
@@ -539,39 +545,12 @@ def read_requests(instruction: str, heard: Sequence[Located], mean: Callable[[st
     constraints = read_constraints(instruction, resolve)
     lowered = {step.target for step in steps if step.operation is Operation.VOLUME and (step.gain_db or 0.0) < 0}
     lifted = tuple(item for item in constraints if item.kind is ConstraintKind.KEEP and lowered & set(item.labels))
-    return Requests(tuple(steps), tuple(rest), lifted, _clash(steps, constraints))
-
-
-def _clash(steps: Sequence[Step], constraints: Sequence[Constraint]) -> tuple[Step, Step] | None:
-    """Two steps on one sound that can't both be done."""
-    kept = {name for c in constraints if c.kind in (ConstraintKind.KEEP, ConstraintKind.UNTOUCHED) for name in c.labels}
-    for place, one in enumerate(steps):
-        if one.operation is Operation.REMOVE and one.target in kept:
-            return one, one
-        for two in steps[place + 1 :]:
-            if one.target != two.target or Operation.ADD in (one.operation, two.operation):
-                continue
-            if None not in (one.azimuth_deg, two.azimuth_deg) and one.azimuth_deg != two.azimuth_deg:
-                continue  # the dog on the left and the one on the right
-            if Operation.REMOVE in (one.operation, two.operation):
-                return one, two
-            if one.operation is two.operation and _opposed(one, two):
-                return one, two
-    return None
-
-
-def _opposed(one: Step, two: Step) -> bool:
-    match one.operation:
-        case Operation.VOLUME:
-            return (one.gain_db or 0.0) * (two.gain_db or 0.0) < 0
-        case Operation.SHIFT:
-            return (one.shift_s or 0.0) * (two.shift_s or 0.0) < 0
-        case Operation.DIRECTION:
-            return one.to_azimuth_deg != two.to_azimuth_deg
-        case Operation.TIMBRE:
-            return {one.timbre, two.timbre} in ({Timbre.BRIGHT, Timbre.DARK}, {Timbre.WARM, Timbre.COLD})
-        case _:
-            return False
+    return Requests(
+        tuple(steps),
+        tuple(rest),
+        lifted,
+        find_doubt(folded, steps, constraints, [sound.label for sound in heard], resolve),
+    )
 
 
 def mend_spelling(text: str, names: Iterable[str], is_word: Callable[[str], bool]) -> str:

@@ -50,7 +50,8 @@ POLITE = re.compile(
 THANKS = re.compile(
     r"[, ]*\b(?:please|pls|plz|thanks(?: a lot)?|thank you|thx|cheers|for me|if you can|if possible|if you would|"
     r"okay|ok|"
-    r"will you|would you|can you|could you|right now|somehow|as well|too(?! \w)|again|instead|"
+    r"will you|would you|can you|could you|right now|than (?:it|they) (?:is|are|was|were)(?: (?:right )?now)?|than now|"
+    r"than before|somehow|as well|too(?! \w)|again|instead|"
     r"(?:in|from|of) (?:the|this|that|my) (?:mix|recording|audio|clip|track|file|sound|background music|scene|take))$"
 )
 GERUNDS = {
@@ -287,10 +288,10 @@ ROOM = _all(
 
 _COLOURS: tuple[tuple[str, Timbre], ...] = (
     (r"bright(?:er)?|crisp(?:er|y)?|sharp(?:er)?|brilliant|shin(?:y|ier)|sparkl(?:y|ing)|trebl(?:y|ier)|airy|"
-        r"airier", Timbre.BRIGHT),
+        r"airier|crystal clear|clear(?:er)?", Timbre.BRIGHT),
     (r"dark(?:er)?|dull(?:er)?|deeper|gloom(?:y|ier)", Timbre.DARK),
     (r"warm(?:er)?|mellow(?:er)?|fuller|rounder|cosier|cozier|smoother", Timbre.WARM),
-    (r"cold(?:er)?|cool(?:er)?|thin(?:ner)?|tinn(?:y|ier)|icy|icier|metallic", Timbre.COLD),
+    (r"cold(?:er)?|cool(?:er)?|thin(?:ner)?|tinn(?:y|ier)|ic[ey] cold|icy|icier|metallic", Timbre.COLD),
     (r"muffled|muted|dampened|under ?water|behind (?:a|the) (?:closed )?(?:wall|door|curtain)|through (?:a|the)"
         r" (?:wall|door|pillow)|(?:from )?(?:next door|the next room|another room)|under a (?:blanket|"
         r"pillow)", Timbre.MUFFLED),

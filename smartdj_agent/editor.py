@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -26,10 +26,6 @@ from smartdj_agent.audio import Audio, resample, to_stereo
 from smartdj_agent.errors import ErrorCode, SmartDJError
 from smartdj_agent.library import SoundLibrary
 from smartdj_agent.library_index import HEAR_RATE, HEARD_HIGH, HEARD_LOW
-from smartdj_agent.models.codec import Codec
-from smartdj_agent.models.dit import EditDiT
-from smartdj_agent.models.generator import TextToAudio
-from smartdj_agent.models.listener import Listener
 from smartdj_agent.models.presets import SAMPLE_RATE, Preset
 from smartdj_agent.models.text import SentenceEncoder, T5Encoder, TextEncoder
 from smartdj_agent.models.weights import is_installed, load_network, role_folder
@@ -38,6 +34,12 @@ from smartdj_agent.sampling import Conditioning, SamplerConfig, denoise, make_sc
 from smartdj_agent.separation import WINDOW_S, Separated, active_spans, as_heard, estimate_mask, separate, window_starts
 from smartdj_agent.shelf import POOR, SURE, SURER, AddSource, Pick, Shelf
 from smartdj_agent.steps import Operation, Step, direction_name, format_step
+
+if TYPE_CHECKING:  # what they import takes seconds; whoever only reads or plans need not wait
+    from smartdj_agent.models.codec import Codec
+    from smartdj_agent.models.dit import EditDiT
+    from smartdj_agent.models.generator import TextToAudio
+    from smartdj_agent.models.listener import Listener
 
 Mode = Literal["preserve", "generate"]
 MODES: tuple[Mode, ...] = ("preserve", "generate")
@@ -222,6 +224,8 @@ class Editor:
         SmartDJError
             MODEL_MISSING where it was not imported, MODEL_CORRUPT.
         """
+        from smartdj_agent.models.generator import TextToAudio
+
         name = self.preset.name
         network = load_network(name, "generator", self.device)
         codec = load_network(name, "generator_codec", self.device)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 
 from smartdj_agent.audio import resample, to_stereo
 from smartdj_agent.events import Heard
-from smartdj_agent.models.listener import Listener
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.separation import HeardWindow, Mask, apply_mask, estimate_masks, hear_window, window_starts
 from smartdj_agent.spatial import measure_azimuth
+
+if TYPE_CHECKING:
+    from smartdj_agent.models.listener import Listener
 
 Result = TypeVar("Result")
 

@@ -7,15 +7,18 @@ Levels, directions and times are exact arithmetic, and need no ear.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from smartdj_agent.audio import Audio
 from smartdj_agent.listening import MIN_CONFIDENCE, confidence, outcome, rank
-from smartdj_agent.models.listener import Listener
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.separation import WINDOW_S, as_heard
 from smartdj_agent.steps import Operation, Step
+
+if TYPE_CHECKING:
+    from smartdj_agent.models.listener import Listener
 
 CHECKED = frozenset({Operation.ADD, Operation.REMOVE, Operation.EXTRACT})
 """Operations whose result is listened to."""

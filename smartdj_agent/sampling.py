@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
-from smartdj_agent.models.dit import EditDiT
+
+if TYPE_CHECKING:
+    from smartdj_agent.models.dit import EditDiT
 
 TRAIN_STEPS = 1000
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.fft
@@ -16,7 +17,9 @@ import torch
 
 from smartdj_agent.audio import resample, to_stereo
 from smartdj_agent.guided import guided_filter
-from smartdj_agent.models.listener import Hearing, Listener
+
+if TYPE_CHECKING:
+    from smartdj_agent.models.listener import Hearing, Listener
 
 WINDOW_S = 10.0
 OVERLAP_S = 1.0

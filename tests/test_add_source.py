@@ -21,7 +21,7 @@ from smartdj_agent.errors import ERROR_TABLE, ErrorCode, SmartDJError
 from smartdj_agent.events import Notice, StepFinished
 from smartdj_agent.library import SoundLibrary
 from smartdj_agent.library_index import IndexedLibrary, build_index
-from smartdj_agent.models import weights
+from smartdj_agent.models import released, weights
 from smartdj_agent.models.codec import Codec
 from smartdj_agent.models.dit import EditDiT
 from smartdj_agent.models.generator import CODEC_SETTINGS, GenerateDiT, TextToAudio, read_generator
@@ -377,20 +377,20 @@ def test_the_pairs_files_are_imported_strictly(apart: Path, tmp_path: Path, monk
     monkeypatch.setattr(weights, "SHIPPED", tmp_path / "shipped")
     settings = {**CODEC_SETTINGS, "channels": 4, "multiples": (1, 1, 2, 2)}
     network, codec = GenerateDiT(**TINY), Codec(**settings)
-    monkeypatch.setattr(weights, "GenerateDiT", lambda: GenerateDiT(**TINY))
-    monkeypatch.setattr(weights, "CODEC_SETTINGS", settings)
+    monkeypatch.setattr(released, "GenerateDiT", lambda: GenerateDiT(**TINY))
+    monkeypatch.setattr(released, "CODEC_SETTINGS", settings)
     state = {("" if key == "mask_embed" else "model.") + key: value for key, value in network.state_dict().items()}
     torch.save({"model": state}, tmp_path / "add_model.pt")
     whole = {f"autoencoder.{key}": value for key, value in codec.state_dict().items()}
     torch.save({"state_dict": whole}, tmp_path / "audio-vae.ckpt")
-    found = weights.import_released([tmp_path / "add_model.pt", tmp_path / "audio-vae.ckpt"])
+    found = released.import_released([tmp_path / "add_model.pt", tmp_path / "audio-vae.ckpt"])
     assert [info.role for info in found] == ["generator", "generator_codec"]
     loaded = weights.load_network("paper", "generator").state_dict()
     assert all(torch.equal(value, loaded[key]) for key, value in network.state_dict().items())
     del state["model.time_ada.bias"]
     torch.save({"model": state}, tmp_path / "add_model.pt")
     with pytest.raises(SmartDJError) as caught:
-        weights.import_released([tmp_path / "add_model.pt"])
+        released.import_released([tmp_path / "add_model.pt"])
     assert caught.value.code is ErrorCode.MODEL_MISMATCH
     with pytest.raises(SmartDJError, match=r"controlnet\.x"):
         read_generator({"mask_embed": torch.zeros(1), "controlnet.x": torch.zeros(1)})

@@ -19,8 +19,9 @@ from smartdj_agent.events import Heard, PlanReady, Question, Writing
 from smartdj_agent.models.audio_lm import IGNORED, AudioPlannerLM
 from smartdj_agent.models.planner_lm import HEAR_RATE, Decoding, EventToken, Prompt
 from smartdj_agent.models.prompts import MAX_STEPS
+from smartdj_agent.models.released import import_released
 from smartdj_agent.models.text import SentenceEncoder
-from smartdj_agent.models.weights import import_released, role_folder
+from smartdj_agent.models.weights import role_folder
 from smartdj_agent.planner import Asked, Planner, heard_part
 from smartdj_agent.planners import open_planner
 from smartdj_agent.steps import Operation, Step, prompt_table

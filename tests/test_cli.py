@@ -18,7 +18,8 @@ import pytest
 from smartdj_agent import cli, console, outputs
 from smartdj_agent.audio import Audio, AudioFormat, read_audio, write_audio
 from smartdj_agent.errors import ERROR_TABLE, ErrorCode, SmartDJError
-from smartdj_agent.models import weights
+from smartdj_agent.files import file_sha256
+from smartdj_agent.models import released, weights
 from smartdj_agent.plan import Plan, make_plan, read_plan, write_plan
 from smartdj_agent.review import Talk, open_editor, review
 from smartdj_agent.steps import format_step, parse_step
@@ -574,8 +575,8 @@ def test_models_verify_fails_above_the_limit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def verify(*worst: float) -> int:
-        rows = [weights.TensorDifference("codec.safetensors", f"out.{i}", value) for i, value in enumerate(worst)]
-        monkeypatch.setattr(weights, "verify_vectors", lambda folder: rows)
+        rows = [released.TensorDifference("codec.safetensors", f"out.{i}", value) for i, value in enumerate(worst)]
+        monkeypatch.setattr(released, "verify_vectors", lambda folder: rows)
         return run("models", "verify", tmp_path)
 
     assert verify(1e-6, 9e-5) == 0
@@ -602,7 +603,7 @@ def test_models_list(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
 def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tmp_path / "model.safetensors"
     whole.write_bytes(b"weights")
-    good = weights.file_sha256(whole)
+    good = file_sha256(whole)
 
     def with_hash(sha256: str) -> list[weights.ModelInfo]:
         return [weights.ModelInfo("small/editor", "small", "editor", 1, 7, sha256, whole, None)]

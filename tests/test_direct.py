@@ -209,9 +209,69 @@ def test_a_request_lifts_the_constraint_it_corrects() -> None:
     assert list(planner().write(HEARD, "don't remove the dog, just turn it down 6 dB", seed=0)) == list(found.steps)
 
 
-def test_numbers_out_of_range_become_the_end_of_the_range() -> None:
-    assert read("turn the dog down 60 dB")[0] == canonical("turn down dog barking by 24 dB")
-    assert read("delay the dog by 2 minutes")[0] == canonical("shift dog barking by 10 seconds")
+@pytest.mark.parametrize(
+    ("instruction", "first"),
+    [
+        ("turn the dog down 60 dB", "turn down dog barking by 24 dB"),
+        ("Boost the dog by 80dB, please", "turn up dog barking by 24 dB"),
+        ("delay the dog by 2 minutes", "shift dog barking by 10 seconds"),
+        ("start the dog 1000 seconds earlier", "shift dog barking by -10 seconds"),
+        ("move the dog above my head", "change direction of dog barking at left to left"),
+        ("put the piano right behind me", "change the direction of piano at right to left"),
+    ],
+)
+def test_what_no_step_can_do_is_asked_back_and_the_choices_can_be_done(instruction: str, first: str) -> None:
+    (asked,) = planner().write(HEARD, instruction, seed=0)
+    assert isinstance(asked, Asked)
+    assert len(asked.choices) >= 2
+    for choice in asked.choices:
+        assert planner().read(HEARD, choice).doubt is None
+        assert len(planner().read(HEARD, choice).steps) == 1
+    if "direction" not in first:
+        assert read(asked.choices[0])[0] == canonical(first)
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "don't touch the piano and turn the piano down 6 dB",
+        "turn the piano up 1 dB without changing the piano",
+        "add a siren, but don't add anything",
+        "I only want the man speaking, and the piano has to be heard too",
+        "solo the man, with the piano as loud as before",
+        "remove the dog and everything else too",
+        "Remove everything.",
+        "make the dog louder, and softer than it is now",
+        "make the piano more muffled and crystal clear",
+    ],
+)
+def test_what_forbids_itself_is_asked_back(instruction: str) -> None:
+    (asked,) = planner().write(HEARD, instruction, seed=0)
+    assert isinstance(asked, Asked)
+    assert len(asked.choices) >= 2
+    for choice in asked.choices:
+        assert planner().read(HEARD, choice).doubt is None
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "leave the dog alone, just turn it down 3 dB",
+        "add a siren and nothing else",
+        "add a siren, but don't add anything else",
+        "add rain, no other sounds",
+        "add 12 seconds of rain",
+        "a house behind me, the dog a little quieter",
+        "turn the dog down 24 dB",
+        "shift the dog 10 seconds later",
+        "remove everything but the dog",
+        "keep only the dog",
+        "turn the dog down 3 dB without changing the piano",
+        "make the dog louder than it is now",
+    ],
+)
+def test_what_can_be_done_is_not_asked_back(instruction: str) -> None:
+    assert planner().read(HEARD, instruction).doubt is None
 
 
 def test_spelling_is_mended_towards_commands_and_sounds() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 from smartdj_agent.models.codec import Codec, ResidualUnit, SnakeBeta, WeightNormConv, kl_divergence, sample_posterior
 from smartdj_agent.models.dit import EditDiT
-from training.codec import CodecTask, near_linear
+from training.codec import CodecTask, filter_bank
 
 COMPAT = Path(__file__).resolve().parents[2] / "shared" / "compat"
 if not COMPAT.is_dir():
@@ -145,15 +146,32 @@ class TestCodec:
         one = torch.full((1, 3, 2), torch.expm1(torch.tensor(1.0 - 1e-4)).log().item())
         assert kl_divergence(torch.zeros(1, 3, 2), one).abs() < 1e-6
 
-    def test_near_linear_start_is_finite(self) -> None:
-        codec = small_codec()
-        near_linear(codec)
+    def test_a_filter_bank_keeps_low_bands_and_loses_high_ones(self) -> None:
+        torch.manual_seed(0)
+        codec = Codec(channels=8, multiples=(2, 4), strides=(4, 6), latent_dim=12).eval()
+        filter_bank(codec)
+        at = torch.arange(2400) / codec.config.sample_rate
         with torch.no_grad():
-            wave = torch.randn(1, 2, 120)
-            back = codec.decode_stereo(codec.encode_stereo(wave))
+            # 12 of 24 bands reach up to 6 kHz.
+            for hertz, kept in ((300.0, True), (2500.0, True), (9000.0, False)):
+                wave = 0.5 * (2 * math.pi * hertz * at).sin().expand(1, 2, -1)
+                back = codec.decode_stereo(codec.encode_stereo(wave))
+                inside = slice(48, -48)
+                error = (back - wave)[..., inside].square().mean() / wave[..., inside].square().mean()
+                assert error < 0.003 if kept else error > 0.9
             _, scale = codec.posterior(wave[:, :1])
-        assert back.isfinite().all()
-        assert functional.softplus(scale).median() < 0.1
+        assert functional.softplus(scale).max() < 0.01
+
+    def test_a_filter_bank_needs_room_for_its_samples(self) -> None:
+        with pytest.raises(ValueError, match="can't hold"):
+            filter_bank(Codec(channels=2, multiples=(1, 2), strides=(4, 6), latent_dim=4))
+
+    def test_a_power_leaves_gains_factors_and_is_undone(self) -> None:
+        codec = small_codec(latent_power=0.5, latent_mean=(0.0, 0.0, 0.0), latent_std=(0.5, 2.0, 4.0))
+        latent = torch.randn(2, 3, 5)
+        torch.testing.assert_close(codec.restore(codec.normalise(latent)), latent)
+        torch.testing.assert_close(codec.normalise(0.25 * latent), 0.5 * codec.normalise(latent))
+        torch.testing.assert_close(codec.normalise(-latent), -codec.normalise(latent))
 
     def test_a_collapsed_feature_keeps_latents_finite(self, tmp_path: Path) -> None:
         task = CodecTask.__new__(CodecTask)

@@ -14,19 +14,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
-from smartdj_agent.models import weights
+from smartdj_agent.files import file_sha256
+from smartdj_agent.models import released, weights
 from smartdj_agent.models.codec import Codec
 from smartdj_agent.models.dit import EditDiT
-from smartdj_agent.models.weights import (
+from smartdj_agent.models.released import (
     TOLERANCE,
     TensorDifference,
     codec_from_release,
     editor_from_release,
     import_released,
-    list_installed,
-    load_network,
     verify_vectors,
 )
+from smartdj_agent.models.weights import list_installed, load_network
 
 COMPAT = next(
     (p / "shared" / "compat" for p in Path(__file__).resolve().parents if (p / "shared" / "compat").is_dir()), None
@@ -472,12 +472,12 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     small_editor, small_codec = editor_from_release(EDITOR).config, codec_from_release(CODEC).config
     editor_sizes = {k: v for k, v in small_editor.items() if not k.startswith("_")}
     codec_sizes = {k: v for k, v in small_codec.items() if not k.startswith("_")}
-    monkeypatch.setattr(weights, "EditDiT", lambda **given: EditDiT(**(given or editor_sizes)))
-    monkeypatch.setattr(weights, "Codec", lambda **given: Codec(**(given or codec_sizes)))
+    monkeypatch.setattr(released, "EditDiT", lambda **given: EditDiT(**(given or editor_sizes)))
+    monkeypatch.setattr(released, "Codec", lambda **given: Codec(**(given or codec_sizes)))
     return folder
 
 
-def released(folder: Path) -> tuple[Path, Path, State, State]:
+def release(folder: Path) -> tuple[Path, Path, State, State]:
     editor = random_state(editor_from_release(EDITOR), 7)
     codec = random_state(codec_from_release(CODEC), 8)
     torch.save({"model": editor, "epoch": 3}, folder / "editor.pt")
@@ -491,7 +491,7 @@ def leftovers(models: Path) -> list[str]:
 
 
 def test_released_files_become_a_preset(tmp_path: Path, models: Path) -> None:
-    editor_file, codec_file, editor, codec = released(tmp_path)
+    editor_file, codec_file, editor, codec = release(tmp_path)
     infos = import_released([editor_file, codec_file])
     assert {info.name for info in infos} == {"paper/editor", "paper/codec"}
     assert infos == list_installed()
@@ -505,12 +505,12 @@ def test_released_files_become_a_preset(tmp_path: Path, models: Path) -> None:
     info = next(info for info in infos if info.role == "editor")
     assert info.parameters == sum(value.numel() for value in editor.values())
     assert info.size_bytes == info.path.stat().st_size
-    assert info.sha256 == weights.file_sha256(info.path)
+    assert info.sha256 == file_sha256(info.path)
     assert {path.split(os.sep)[0] for path in leftovers(models)} == {"editor", "codec"}
 
 
 def test_a_second_import_replaces_the_first(tmp_path: Path, models: Path) -> None:
-    editor_file, _, editor, _ = released(tmp_path)
+    editor_file, _, editor, _ = release(tmp_path)
     import_released([editor_file])
     editor["time_ada.bias"] = editor["time_ada.bias"] + 1
     torch.save({"model": editor}, editor_file)
@@ -558,7 +558,7 @@ def test_other_checkpoints_are_refused(tmp_path: Path, models: Path, content: ob
 
 
 def test_damaged_and_missing_files(tmp_path: Path, models: Path) -> None:
-    editor_file, _, _, _ = released(tmp_path)
+    editor_file, _, _, _ = release(tmp_path)
     assert code_of(lambda: import_released([tmp_path / "none.pt"])) is ErrorCode.MODEL_MISSING
     assert code_of(lambda: import_released([tmp_path])) is ErrorCode.MODEL_MISMATCH
     content = editor_file.read_bytes()
@@ -569,7 +569,7 @@ def test_damaged_and_missing_files(tmp_path: Path, models: Path) -> None:
 
 
 def test_a_bad_second_file_installs_nothing(tmp_path: Path, models: Path) -> None:
-    editor_file, codec_file, _, codec = released(tmp_path)
+    editor_file, codec_file, _, codec = release(tmp_path)
     del codec["encoder.layers.0.bias"]
     torch.save({"state_dict": {f"autoencoder.{key}": value for key, value in codec.items()}}, codec_file)
     assert code_of(lambda: import_released([editor_file, codec_file])) is ErrorCode.MODEL_MISMATCH
@@ -577,7 +577,7 @@ def test_a_bad_second_file_installs_nothing(tmp_path: Path, models: Path) -> Non
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    editor_file, _, _, _ = released(tmp_path)
+    editor_file, _, _, _ = release(tmp_path)
     import_released([editor_file])
     before = leftovers(models)
 
@@ -592,7 +592,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, models: Path, monk
 
 
 def test_loading_notices_damage(tmp_path: Path, models: Path) -> None:
-    editor_file, _, _, _ = released(tmp_path)
+    editor_file, _, _, _ = release(tmp_path)
     assert code_of(lambda: load_network("paper", "editor")) is ErrorCode.MODEL_MISSING
     (info,) = import_released([editor_file])
     whole, settings = info.path.read_bytes(), (info.path.parent / "config.json").read_text()

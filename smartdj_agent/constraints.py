@@ -377,7 +377,18 @@ _CLAUSES = re.compile(
 )
 
 
-def read_constraints(instruction: str, resolve: Callable[[str], Sequence[str]]) -> tuple[Constraint, ...]:
+def clauses(instruction: str) -> list[str]:
+    """The parts of an instruction that may each state a constraint, in lower case."""
+    text = " ".join(instruction.lower().replace("’", "'").split())
+    parts = (clause.strip(" -–—\"'") for clause in _CLAUSES.split(text))
+    return [clause for clause in parts if clause]
+
+
+def read_constraints(
+    instruction: str,
+    resolve: Callable[[str], Sequence[str]],
+    guess: Callable[[str], ConstraintKind | None] = lambda clause: None,
+) -> tuple[Constraint, ...]:
     """Read what an instruction forbids.
 
     Parameters
@@ -387,6 +398,8 @@ def read_constraints(instruction: str, resolve: Callable[[str], Sequence[str]]) 
     resolve
         Names of sounds that a noun such as "voice" means; empty for what names no sound, so that "keep it short" is
         no constraint.
+    guess
+        What a clause that fits no pattern forbids: a kind that names no sound; None for nothing.
 
     Returns
     -------
@@ -394,9 +407,7 @@ def read_constraints(instruction: str, resolve: Callable[[str], Sequence[str]]) 
         In the order of the clauses.
     """
     found: list[Constraint] = []
-    text = " ".join(instruction.lower().replace("’", "'").split())
-    for clause in _CLAUSES.split(text):
-        clause = clause.strip(" -–—\"'")
+    for clause in clauses(instruction):
         for kind, pattern in _COMPILED:
             match = pattern.fullmatch(clause)
             if match is None:
@@ -413,6 +424,13 @@ def read_constraints(instruction: str, resolve: Callable[[str], Sequence[str]]) 
             if constraint not in found:
                 found.append(constraint)
             break
+        else:
+            guessed = guess(clause)
+            named_side = re.search(r"\b(left|right)\b", clause)
+            if guessed is not None:
+                constraint = Constraint(guessed, (), named_side[1] if named_side else "")
+                if constraint not in found:
+                    found.append(constraint)
     return tuple(found)
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from smartdj_agent.audio import Audio, resample, to_stereo
 from smartdj_agent.constraints import (
     Constraint,
+    ConstraintKind,
     Leeway,
     Located,
     leeway,
@@ -33,6 +34,7 @@ from smartdj_agent.constraints import (
 )
 from smartdj_agent.direct import Meaning, Requests, mend_spelling, read_requests
 from smartdj_agent.events import Heard, Listening
+from smartdj_agent.forbidding import Forbidding
 from smartdj_agent.grammar import ACCEPT, START, Automaton, FreeText, free_text, plan_automaton
 from smartdj_agent.models.audio_lm import AudioPlannerLM
 from smartdj_agent.models.planner_lm import HEAR_RATE, EventToken, PlannerLM, PlannerModel, Prompt, base_tokenizer
@@ -144,6 +146,11 @@ class Planner:
         loaded: dict[str, list[str]] = self._knowledge("groups.json")
         return loaded
 
+    @cached_property
+    def forbidding(self) -> Forbidding:
+        """Tells constraints in words that no pattern knows."""
+        return Forbidding.load()
+
     def _knowledge(self, name: str) -> Any:
         """Read a file of the planner's folder; a published model as it is has none, and takes ours."""
         own = role_folder(self.preset, "planner") / name if self.preset in NETWORKS else None
@@ -251,14 +258,17 @@ class Planner:
         return again if len(again.steps) > len(found.steps) and len(again.rest) <= len(found.rest) else found
 
     def constraints(self, instruction: str, present: Sequence[str]) -> tuple[Constraint, ...]:
-        """What an instruction forbids, also where it is misspelt."""
+        """What an instruction forbids, also where it is misspelt or said in words that no pattern knows."""
 
         def resolve(noun: str) -> tuple[str, ...]:
             return self.meant_by(noun, present)
 
-        found = read_constraints(instruction, resolve)
+        def guess(clause: str) -> ConstraintKind | None:
+            return self.forbidding.guess(clause, lambda texts: self.encoder.vectors(list(texts)).cpu().numpy())
+
+        found = read_constraints(instruction, resolve, guess)
         mended = mend_function_words(self.mended(instruction, present), self.is_word)
-        more = () if mended == instruction.lower() else read_constraints(mended, resolve)
+        more = () if mended == instruction.lower() else read_constraints(mended, resolve, guess)
         return (*found, *(item for item in more if item not in found))
 
     def mended(self, instruction: str, present: Sequence[str]) -> str:

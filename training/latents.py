@@ -8,10 +8,10 @@ settings and *i*: an example of `training.synthesis`, its recording before and a
 text as token states. A training configuration takes a set by ``data.latents: FOLDER``.
 
 A shard is a safetensors file with ``source`` and ``edited``, shape (pairs, 2·latent_dim, T), ``states``, shape (pairs,
-POOL_TOKENS, width), all float16, and ``mask``, (pairs, POOL_TOKENS), bool; beside it stands its hash, which
-``sha256sum -c`` reads. A second call with the same settings checks finished shards and makes the rest; a larger
-``--count`` extends the set. Its bytes don't depend on how many workers there were, on interruptions, or on ``--ray``:
-every worker computes with as many threads (``--threads``), and every pair is encoded by itself.
+POOL_TOKENS, width), all float16, and ``mask``, (pairs, POOL_TOKENS), and ``alone``, (pairs,), bool; beside it stands
+its hash, which ``sha256sum -c`` reads. A second call with the same settings checks finished shards and makes the rest;
+a larger ``--count`` extends the set. Its bytes don't depend on how many workers there were, on interruptions, or on
+``--ray``: every worker computes with as many threads (``--threads``), and every pair is encoded by itself.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from smartdj_agent.files import file_sha256, write_file
 from smartdj_agent.models.codec import Codec
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.scatter import Work, scatter
-from smartdj_agent.steps import format_step
+from smartdj_agent.steps import Operation, format_step
 from training.clips import SPLITS, Clip, ClipStore, read_manifest
 from training.dataset import catalogue_sha256, knowledge_sha256
 from training.designer import default_knowledge
 from training.synthesis import ExampleKind, example_seed, make_example
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SHARD_SIZE = 256
 
 POOL_TOKENS = 40
@@ -62,6 +62,8 @@ class Pool:
         Shape (P, latent_dim, T), float16.
     states, mask
         Shape (P, POOL_TOKENS, width), float16, and (P, POOL_TOKENS), bool.
+    alone
+        Shape (P,), bool: whether the step leaves its sound alone, and takes away whatever else sounds.
     empty, empty_mask
         The same of the empty text; the mask is not padded.
     """
@@ -70,6 +72,7 @@ class Pool:
     edited: Tensor
     states: Tensor
     mask: Tensor
+    alone: Tensor
     empty: Tensor
     empty_mask: Tensor
 
@@ -137,7 +140,8 @@ def make_pair(tools: _Tools, settings: Settings, index: int) -> dict[str, Tensor
     ):
         source, edited = tools.codec.encode_stereo(wave).half().cpu()
     states, mask = padded(*tools.encoder.states([text]))
-    return {"source": source, "edited": edited, "states": states[0], "mask": mask[0]}
+    alone = torch.tensor(example.steps[0].operation is Operation.EXTRACT)
+    return {"source": source, "edited": edited, "states": states[0], "mask": mask[0], "alone": alone}
 
 
 def padded(states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -316,7 +320,7 @@ def read_pool(folder: Path, encoder: SentenceEncoder, codec: Path, device: str) 
     whole = {name: torch.cat([shard[name] for shard in shards]).to(device) for name in shards[0]}
     states, mask = encoder.states([""])
     empty = functional.pad(states, (0, 0, 0, POOL_TOKENS - states.shape[1])).half()
-    return Pool(whole["source"], whole["edited"], whole["states"], whole["mask"], empty[0], mask[0])
+    return Pool(**whole, empty=empty[0], empty_mask=mask[0])
 
 
 def main(

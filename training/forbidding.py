@@ -1,0 +1,131 @@
+"""Fit what tells constraints in unknown words: sentence vectors of clauses → what they forbid.
+
+    python -m training.forbidding
+
+Positives are the designer's training wordings of the kinds that name no sound and the paraphrases of
+``training/forbidding.yaml``; negatives are the clauses of training instructions that state no such constraint. The
+threshold is the least at which at most `FALSE_SHARE` of the validation instructions are given a constraint that they
+don't state. Weights go to ``smartdj_agent/data/forbidding.safetensors``; test wordings are not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+import yaml
+from safetensors.numpy import save_file
+from torch.nn import functional
+
+from smartdj_agent.constraints import Constraint, clauses, read_constraints
+from smartdj_agent.forbidding import CUE, KINDS, WEIGHTS, Forbidding, plain
+from smartdj_agent.models.text import SentenceEncoder
+from training.designer import default_knowledge
+from training.planner import make_plan_example
+
+PARAPHRASES = Path(__file__).resolve().parent / "forbidding.yaml"
+TRAIN_COUNT, VALID_COUNT = 6000, 3000
+SEED = 1207
+FALSE_SHARE = 0.003
+FOLDS = 5
+DECAY = 3e-4
+NONE_WEIGHT = 3.0
+"""How much clauses that forbid nothing weigh, beside each kind's 1."""
+
+
+def instructions(split: str, count: int) -> Iterator[tuple[str, frozenset[str]]]:
+    """Instructions of a split with the kinds of the constraints that they state."""
+    knowledge = default_knowledge()
+    labels = sorted(knowledge.labels)
+    for index in range(count):
+        design = make_plan_example(np.random.default_rng([SEED, index]), knowledge, labels, split).design
+        yield design.instruction, frozenset(constraint.kind.value for constraint in design.constraints)
+
+
+def read_kinds(clause: str) -> tuple[Constraint, ...]:
+    """What the patterns read in a clause, whatever its nouns mean."""
+    return read_constraints(clause, lambda noun: (noun,))
+
+
+def examples() -> list[tuple[str, int]]:
+    """Clauses with the place of their kind in `KINDS`, counted from 1; 0 forbids nothing."""
+    wordings = default_knowledge().wordings.constraint
+    found = {
+        (plain(text.format(noun="", side="left")), 1 + place)
+        for place, kind in enumerate(KINDS)
+        for text in wordings[kind.value].train
+    }
+    for kind, texts in yaml.safe_load(PARAPHRASES.read_text(encoding="utf-8")).items():
+        place = 0 if kind == "none" else 1 + [kind.value for kind in KINDS].index(kind)
+        found |= {(plain(text), place) for text in texts}
+    known = {kind.value for kind in KINDS}
+    for instruction, kinds in instructions("train", TRAIN_COUNT):
+        if not kinds & known:
+            found |= {(plain(clause), 0) for clause in clauses(instruction)}
+    return sorted(found)
+
+
+def fit(vectors: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights of a logistic regression in which every kind weighs the same: (1 + kinds, width) and (1 + kinds,)."""
+    count = 1 + len(KINDS)
+    weight = torch.zeros(count, vectors.shape[1], requires_grad=True)
+    bias = torch.zeros(count, requires_grad=True)
+    each = 1.0 / torch.bincount(places, minlength=count).clamp(min=1)
+    each[0] *= NONE_WEIGHT
+    share = each[places] / each[places].sum()
+    optimiser = torch.optim.LBFGS([weight, bias], max_iter=300)
+    # Unit vectors of width 384: entries of order 1 make the decay mean what it usually does.
+    scale = vectors.shape[1] ** 0.5
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        scores = scale * vectors @ weight.T + bias
+        loss = (functional.cross_entropy(scores, places, reduction="none") * share).sum()
+        loss = loss + DECAY * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return scale * weight.detach(), bias.detach()
+
+
+def main(out: Annotated[Path, typer.Option(help="Where the weights go.")] = WEIGHTS) -> None:
+    """Fit, choose the threshold, report and write."""
+    encoder = SentenceEncoder()
+
+    def vectors(texts: list[str]) -> np.ndarray:
+        parts = [encoder.vectors(texts[start : start + 64]).float().numpy() for start in range(0, len(texts), 64)]
+        return np.concatenate(parts) if parts else np.zeros((0, 384), np.float32)
+
+    texts, places = zip(*examples(), strict=True)
+    known, kinds_of = torch.from_numpy(vectors(list(texts))), torch.tensor(places)
+    weight, bias = fit(known, kinds_of)
+    model = Forbidding(weight.numpy(), bias.numpy(), 1.0)
+
+    wrong: list[float] = []  # of each validation instruction, the surest kind that it doesn't state
+    for instruction, kinds in instructions("valid", VALID_COUNT):
+        asked = [clause for clause in clauses(instruction) if CUE.search(clause) and not read_kinds(clause)]
+        told = [model.likeliest(*pair) for pair in zip(asked, vectors(list(map(plain, asked))), strict=True)]
+        wrong.append(max((share for kind, share in told if kind.value not in kinds), default=0.0))
+    threshold = float(np.quantile(wrong, 1 - FALSE_SHARE)) + 1e-3
+    right, asked_of = 0, 0
+    fold = torch.randint(0, FOLDS, (len(texts),), generator=torch.Generator().manual_seed(SEED))
+    for held in range(FOLDS):
+        rest = (fold != held) | (kinds_of == 0)
+        others = Forbidding(*(part.numpy() for part in fit(known[rest], kinds_of[rest])), threshold)
+        for place in (~rest).nonzero()[:, 0].tolist():
+            kind, share = others.likeliest(texts[place], known[place].numpy())
+            right += kind is KINDS[places[place] - 1] and share >= threshold
+            asked_of += 1
+    print(f"{len(texts)} clauses, {asked_of} of them forbid something; threshold {threshold:.3f}")
+    print(f"{np.mean(np.array(wrong) >= threshold):.2%} of {VALID_COUNT} validation instructions given a false one")
+    print(f"{right / asked_of:.1%} of wordings left out of the fit ({FOLDS} folds) told right")
+    save_file({"weight": model.weight, "bias": model.bias}, out, metadata={"threshold": f"{threshold:.4f}"})
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -48,9 +48,6 @@ from smartdj_agent.steps import Operation, Step
 MAX_TOKENS = 220
 TEMPERATURE = 0.8
 """Of draws with a seed other than 0."""
-ASKING = 1.0
-"""Added to the network's score of asking back at a plan's first word: it has seen fewer questions than plans. The
-largest half that asks back at most 2.5 % of the clear wishes in the designer's training and validation wordings."""
 SPOKEN_CONFIDENCE = 0.9
 USUAL_CHOICES = ("make this a quiet forest", "remove the loudest sound", "add soft rain")
 """Offered where the model has fewer than two different ideas of its own."""
@@ -495,8 +492,6 @@ class Draft:
         masked = torch.full_like(scores, -torch.inf)
         index = torch.tensor(sorted(self._automaton.allowed(self._states)))
         masked[index] = scores[index]
-        if not self.written:
-            masked[self.planner.tokens("ask")[0]] += ASKING  # which stays out where it was
         if self.seed == 0:
             return int(masked.argmax())
         return int(torch.multinomial(torch.softmax(masked / TEMPERATURE, -1), 1, generator=self._generator))

@@ -15,6 +15,7 @@ import pickle
 import platform
 import signal
 import sys
+import threading
 import time
 import uuid
 from collections import deque
@@ -222,11 +223,22 @@ def _begin(packed: bytes, threads: int, path: list[str]) -> None:
     global _local
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     sys.path[:] = path
     pin_threads(threads)
     work: Work[Any, Any, Any] = pickle.loads(packed)
     pin_threads(threads)  # torch may have come with it
     _local = (work, None)
+
+
+def _leave_with_parent() -> None:
+    """A parent that was killed can't end its workers: they would go on, and write beside the next call's."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_PATIENCE_S)
+    os._exit(1)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

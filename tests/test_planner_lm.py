@@ -1,4 +1,4 @@
-"""The small planner's network: what is kept of a merge is the merge, and asking back is weighed."""
+"""The small planner's network: what is kept of a merge is the merge."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from smartdj_agent.models import planner_lm
 from smartdj_agent.models.planner_lm import PlannerLM, base_folder
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.models.weights import SHIPPED
-from smartdj_agent.planner import ASKING, Planner
 
 SMALL = SHIPPED / "small" / "planner"
 LORA = ("adapter_config.json", "adapter_model.safetensors", planner_lm.ADAPTER_FILE)
@@ -92,19 +91,3 @@ def test_a_damaged_planner_is_told_and_not_kept(cache: Path, tmp_path: Path) -> 
         state(broken)
     assert caught.value.code is ErrorCode.MODEL_CORRUPT
     assert kept(cache) == []
-
-
-@pytest.mark.parametrize(("lead", "asks"), [(ASKING - 0.1, True), (ASKING + 0.1, False)])
-def test_asking_back_is_weighed_at_the_first_word_only(lead: float, asks: bool) -> None:
-    planner = Planner("small", "cpu", SentenceEncoder())
-    draft = planner.draft((), "make this a sunny forest", seed=0)
-    assert list(draft.opening()) == []
-    draft.prompt()
-    ask, add = planner.tokens("ask")[0], planner.tokens("add")[0]
-    scores = torch.full((planner.model.lm.config.vocab_size,), -20.0)
-    scores[ask], scores[add] = 0.0, lead
-    assert (draft.choose(scores) == ask) is asks
-    assert draft.choose(scores) in (ask, add)
-    list(draft.push(add))
-    scores[ask] = 100.0
-    assert draft.choose(scores) != ask

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -134,6 +136,36 @@ def test_stopping_ends_the_work_under_way_in_order(tmp_path: Path) -> None:
     running.close()
     assert time.monotonic() - began < 60  # not the ten minutes that the work would take
     assert len(list(tmp_path.glob("left-*"))) == len(list(tmp_path.glob("began-*")))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_workers_leave_with_a_killed_parent(tmp_path: Path) -> None:
+    program = (
+        "from functools import partial; from pathlib import Path; from smartdj_agent.scatter import Work, scatter; "
+        "from tests.test_scatter import endless, prepared; "
+        f"list(scatter(Work(partial(prepared, Path({str(tmp_path)!r})), endless), [1, 2], workers=2))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parent.parent)
+    wait_for(lambda: len(list(tmp_path.glob("began-*"))) == 2)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: len(list(tmp_path.glob("left-*"))) == 2)  # in order: nothing half done stays
+    pids = [int(path.name.split("-")[1]) for path in tmp_path.glob("prepared-*")]
+    wait_for(lambda: not any(is_running(pid) for pid in pids))
+
+
+def wait_for(true: Callable[[], bool], at_most_s: float = 60.0) -> None:
+    end = time.monotonic() + at_most_s
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
 
 
 def test_no_items_need_no_workers() -> None:

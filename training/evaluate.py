@@ -151,13 +151,15 @@ COLUMNS = (
     Column("level_error_db", "level error, dB ↓", ("add",)),
     Column("relative_level_error_db", "level error by our law, dB ↓", ("add",)),
     Column("label_rank", "label's rank ↓", ("add",), 0),
+    Column("label_first", "label first in the result, share ↑", ("add",), 2),
+    Column("added_first", "label first in what was added, share ↑", ("add",), 2),
     Column("change_db", "change, dB ↓", (ABSENT,)),
     Column("not_found", "not found, share", (*_EDITS, ABSENT), 2),
     Column("changed_outside", "changed outside the spans", TASKS, 0),
     Column("seconds", "s per step", TASKS, 2),
     Column("real_time", "× real time", TASKS),
 )
-SHARES = frozenset({"not_found"})
+SHARES = frozenset({"not_found", "label_first", "added_first"})
 """Figures of 0 or 1, given as means."""
 LARGEST = frozenset({"changed_outside"})
 """Figures given as their largest value."""
@@ -175,7 +177,7 @@ SHORT_FIGURES = {
     task: (
         *(("si_sdr_improvement_db",) if task in _EDITS else ()),
         *((OWN_FIGURE[task],) if task in OWN_FIGURE else ()),
-        *(("label_rank",) if task == Operation.ADD else ()),
+        *(("label_first", "added_first") if task == Operation.ADD else ()),
         *(("not_found",) if task == ABSENT else ()),
     )
     for task in TASKS
@@ -397,7 +399,10 @@ def figures(
         result["azimuth_error_deg"] = abs(measure_azimuth(heard, SAMPLE_RATE) - (step.azimuth_deg or 0.0))
         result["lsd"] = lsd(case.truth, output, SAMPLE_RATE)
         if ranker is not None:
-            result["label_rank"] = float(ranker.rank(output, step.target))
+            rank = ranker.rank(output, step.target)
+            result["label_rank"] = float(rank)
+            result["label_first"] = float(rank == 1)
+            result["added_first"] = float(ranker.rank(heard, step.target) == 1)
         return result
     result["si_sdr_improvement_db"] = si_sdr_db(output, case.truth) - copied_si_sdr_db
     result["lsd"] = lsd(case.truth, output, SAMPLE_RATE)
@@ -880,7 +885,8 @@ NOTES = """
 - Band level error: mean over the octaves from 125 Hz to 8 kHz that the sound has.
 - Add: another clip of the label than the truth's is added, so waveforms aren't compared. The level error is that of the
   difference's peak from 0.5 · 10^(gain/20); by our law 0 dB is the recording's own peak where that is below 0.5. The
-  label's rank is the listener's, after the edit, among all labels of the clips; it is our own listener that judges.
+  label's rank is the listener's, after the edit, among all labels of the clips: in the result, where the sounds of the
+  recording rank too, and in what was added alone. It is our own listener that judges.
 - Changed outside the spans: the largest number of samples in a case that differ from the recording outside the
   stretches that the editor reports as touched. In `preserve` it has to be 0.
 - Not found: the share of cases in which `preserve` did not hear the named sound and left all as it was; of a plan, one

@@ -124,7 +124,7 @@ def write_together(planner: Planner, drafts: Sequence[Draft]) -> None:
         embedded[row, length - len(prefix) :] = prefix
         mask[row, length - len(prefix) :] = 1
     places = (mask.cumsum(1) - 1).clamp(min=0)
-    output = lm(inputs_embeds=embedded, attention_mask=mask, position_ids=places, use_cache=True)
+    output = lm(inputs_embeds=embedded, attention_mask=mask, position_ids=places, use_cache=True, logits_to_keep=1)
     last = places[:, -1:]
     while True:
         tokens = []

@@ -387,7 +387,7 @@ def clauses(instruction: str) -> list[str]:
 def read_constraints(
     instruction: str,
     resolve: Callable[[str], Sequence[str]],
-    guess: Callable[[str], ConstraintKind | None] = lambda clause: None,
+    guess: Callable[[str], tuple[ConstraintKind, str] | None] = lambda clause: None,
 ) -> tuple[Constraint, ...]:
     """Read what an instruction forbids.
 
@@ -399,7 +399,7 @@ def read_constraints(
         Names of sounds that a noun such as "voice" means; empty for what names no sound, so that "keep it short" is
         no constraint.
     guess
-        What a clause that fits no pattern forbids: a kind that names no sound; None for nothing.
+        What a clause that fits no pattern forbids, with the noun that it speaks of or an empty text; None for nothing.
 
     Returns
     -------
@@ -425,12 +425,14 @@ def read_constraints(
                 found.append(constraint)
             break
         else:
-            guessed = guess(clause)
-            named_side = re.search(r"\b(left|right)\b", clause)
-            if guessed is not None:
-                constraint = Constraint(guessed, (), named_side[1] if named_side else "")
-                if constraint not in found:
-                    found.append(constraint)
+            if (guessed := guess(clause)) is None:
+                continue
+            kind, noun = guessed
+            labels = tuple(resolve(noun)) if noun else ()
+            named_side = None if noun else re.search(r"\b(left|right)\b", clause)
+            constraint = Constraint(kind, labels, named_side[1] if named_side else "")
+            if constraint not in found and (labels or not noun):
+                found.append(constraint)
     return tuple(found)
 
 

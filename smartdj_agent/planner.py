@@ -260,8 +260,9 @@ class Planner:
         def resolve(noun: str) -> tuple[str, ...]:
             return self.meant_by(noun, present)
 
-        def guess(clause: str) -> ConstraintKind | None:
-            return self.forbidding.guess(clause, lambda texts: self.encoder.vectors(list(texts)).cpu().numpy())
+        def guess(clause: str) -> tuple[ConstraintKind, str] | None:
+            names = self.names.union(name.lower() for name in present)
+            return self.forbidding.guess(clause, names, lambda texts: self.encoder.vectors(list(texts)).cpu().numpy())
 
         found = read_constraints(instruction, resolve, guess)
         mended = mend_function_words(self.mended(instruction, present), self.is_word)
@@ -272,6 +273,11 @@ class Planner:
         """The instruction in lower case with slips of the pen mended towards commands and names of sounds."""
         words = self._sound_words.union(*(label.split() for label in present))
         return mend_spelling(instruction, words, self.is_word)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """All wordings of known sounds and groups, in lower case."""
+        return frozenset({name.lower() for label in self.vocabulary for name in self.words(label)} | set(self.groups))
 
     @cached_property
     def _sound_words(self) -> frozenset[str]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from smartdj_agent.models.dit import EditDiT
 from smartdj_agent.sampling import TRAIN_STEPS, Conditioning, SamplerConfig, denoise, guided, make_scheduler
@@ -62,14 +63,17 @@ class DistilTask(EditorTask):
         alpha = self.levels[time][:, None, None]
         return alpha.sqrt(), (1 - alpha).sqrt()
 
+    def without(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The empty text's states and mask, as many and as long as the batch's."""
+        states, mask = self.empty
+        missing = batch.states.shape[1] - states.shape[1]
+        states, mask = functional.pad(states, (0, 0, 0, missing)), functional.pad(mask, (0, missing))
+        return states.expand(len(batch.source), -1, -1), mask.expand(len(batch.source), -1)
+
     @torch.no_grad()
     def taught(self, batch: Batch, noisy: Tensor, start: Tensor) -> Tensor:
         """Where the teacher gets in its guided steps from `noisy` at `start`, times (B,) of the student."""
         between = TRAIN_STEPS // self.steps // self.teacher_steps
-        states, mask = self.empty
-        pad = batch.states.shape[1] - states.shape[1]
-        without = torch.nn.functional.pad(states, (0, 0, 0, pad)).expand(len(noisy), -1, -1)
-        nothing = torch.nn.functional.pad(mask, (0, pad)).expand(len(noisy), -1)
         scale, rescale = self.guidance
         latent = noisy
         for index in range(self.teacher_steps):
@@ -77,7 +81,7 @@ class DistilTask(EditorTask):
             there = torch.where(here - between < 0, -1, here - between)
             prediction = self.teacher(latent, batch.source, here, batch.states, batch.mask).float()
             if scale != 1.0:
-                bare = self.teacher(latent, batch.source, here, without, nothing).float()
+                bare = self.teacher(latent, batch.source, here, *self.without(batch)).float()
                 prediction = guided(prediction, bare, scale, rescale)
             latent = ddim_step(latent, prediction, self.level(here), self.level(there))
         return latent
@@ -102,11 +106,8 @@ class DistilTask(EditorTask):
             "teacher_error": (self.teacher, SamplerConfig("unipc", 16, *self.guidance)),
         }
         for batch in self.validation:
-            states, mask = self.empty
-            pad = batch.states.shape[1] - states.shape[1]
-            without = torch.nn.functional.pad(states, (0, 0, 0, pad)).expand(len(batch.source), -1, -1)
-            nothing = torch.nn.functional.pad(mask, (0, pad)).expand(len(batch.source), -1)
-            text = Conditioning(torch.cat([batch.states, without]), torch.cat([batch.mask, nothing]))
+            both = zip((batch.states, batch.mask), self.without(batch), strict=True)
+            text = Conditioning(*(torch.cat(pair) for pair in both))
             for name, (model, config) in samplers.items():
                 *_, (_, _, latent) = denoise(model, batch.source, batch.noise, text, make_scheduler(config), config)
                 found[name].append(float((latent - batch.edited).square().mean()))

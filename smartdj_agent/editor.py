@@ -182,7 +182,10 @@ class Editor:
         self.shelf = library if isinstance(library, Shelf) else Shelf(starter=library)
         self.add_source = add_source
         self.sampler = SamplerConfig(
-            solver="ddim" if preset.solver == "ddim" else "unipc", steps=preset.steps, eta=preset.eta
+            solver="ddim" if preset.solver == "ddim" else "unipc",
+            steps=preset.steps,
+            guidance_scale=preset.guidance_scale,
+            eta=preset.eta,
         )
 
     @cached_property

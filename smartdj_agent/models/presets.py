@@ -20,7 +20,7 @@ class Preset:
         As given to ``--preset``.
     text_encoder
         ``minilm`` or ``t5``.
-    solver, steps, eta
+    solver, steps, eta, guidance_scale
         Defaults of the denoising loop.
     shipped
         True if the weights come with the package.
@@ -31,12 +31,13 @@ class Preset:
     solver: str
     steps: int
     eta: float
+    guidance_scale: float
     shipped: bool
 
 
 PRESETS: dict[str, Preset] = {
-    "small": Preset("small", "minilm", "unipc", 16, 0.0, True),
-    "paper": Preset("paper", "t5", "ddim", 50, 0.8, False),
+    "small": Preset("small", "minilm", "ddim", 1, 0.0, 1.0, True),
+    "paper": Preset("paper", "t5", "ddim", 50, 0.8, 4.0, False),
 }
 
 

@@ -603,10 +603,13 @@ def ladder(
         yield Row(name, seconds, gain, naive_s / seconds, first_s, pays, peak, *to_naive, *to_before)
         if pays:
             kept, before_s, before = recipe, seconds, result
-    editor.sampler = SamplerConfig(solver="unipc", steps=fast_steps)
+    if not editor.preset.shipped:
+        editor.sampler = SamplerConfig(solver="unipc", steps=fast_steps)
     memory = PeakMemory(device)
     seconds, _, result = timed(device, lambda: product(editor, wave, PLAN), repeats)
-    note = "all steps decoded, guidance throughout"
+    own = editor.sampler
+    guidance = "no guidance" if own.guidance_scale == 1.0 else "guidance throughout"
+    note = f"all steps decoded; {own.solver}, {own.steps} steps, {guidance}"
     figures = (*distances(naive, result), *distances(before, result))
     yield Row("the product", seconds, None, naive_s / seconds, 0.0, None, memory.mib(), *figures, note)
 

@@ -264,9 +264,10 @@ class Planner:
             names = self.names.union(name.lower() for name in present)
             return self.forbidding.guess(clause, names, lambda texts: self.encoder.vectors(list(texts)).cpu().numpy())
 
-        found = read_constraints(instruction, resolve, guess)
+        found = read_constraints(instruction, resolve)
         mended = mend_function_words(self.mended(instruction, present), self.is_word)
-        more = () if mended == instruction.lower() else read_constraints(mended, resolve, guess)
+        # What is guessed is guessed of mended words: "don't chage the deer" is no unknown wording.
+        more = read_constraints(mended, resolve, guess)
         return (*found, *(item for item in more if item not in found))
 
     def mended(self, instruction: str, present: Sequence[str]) -> str:

@@ -21,6 +21,8 @@ FLOORS: tuple[frozenset[str], ...] = (
         {
             "constraints",
             "direct",
+            "doubts",
+            "forbidding",
             "grammar",
             "library",
             "library_index",

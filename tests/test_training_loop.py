@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from training import loop as loop_module
 from training.loop import LoopConfig, learning_rate_factor, parameter_groups, read_config, train
 
-KNOWN = {"data", "model", "loss", "start_from", "centre", "tagger", "stage", "augment", "discriminator"}
+KNOWN = {"data", "distil", "model", "loss", "start_from", "centre", "tagger", "stage", "augment", "discriminator"}
 CONFIG = LoopConfig(
     steps=12,
     batch_size=4,

@@ -377,6 +377,9 @@ _CLAUSES = re.compile(
 )
 
 
+SIDE = re.compile(r"\b(?:left|right)\b")
+
+
 def clauses(instruction: str) -> list[str]:
     """The parts of an instruction that may each state a constraint, in lower case."""
     text = " ".join(instruction.lower().replace("’", "'").split())
@@ -429,8 +432,8 @@ def read_constraints(
                 continue
             kind, noun = guessed
             labels = tuple(resolve(noun)) if noun else ()
-            named_side = None if noun else re.search(r"\b(left|right)\b", clause)
-            constraint = Constraint(kind, labels, named_side[1] if named_side else "")
+            named_side = None if noun else SIDE.search(clause)
+            constraint = Constraint(kind, labels, named_side[0] if named_side else "")
             if constraint not in found and (labels or not noun):
                 found.append(constraint)
     return tuple(found)

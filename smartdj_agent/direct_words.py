@@ -108,6 +108,13 @@ def number(text: str) -> float:
     return _NUMBER_WORDS[text] if text in _NUMBER_WORDS else float(text.replace(" ", "").replace(",", "."))
 
 
+def duration_s(match: re.Match[str]) -> float:
+    """Seconds of a match of `SECONDS`."""
+    unit = match["unit"]
+    scale = 60.0 if unit.startswith("mi") and not unit.startswith("mil") else 1e-3 if unit.startswith("m") else 1.0
+    return number(match["num"]) * scale
+
+
 def without(text: str, match: re.Match[str]) -> str:
     return " ".join(f"{text[: match.start()]} {text[match.end() :]}".split()).strip(" ,")
 
@@ -122,10 +129,7 @@ def take_amounts(text: str) -> _Amounts:
         # Amplitude: half is 6 dB. What is lowered by p % keeps 100 − p; what is raised by p % has 100 + p.
         found = replace(found, text=without(found.text, match), db=-float(match["num"].replace(",", ".")) * 1000)
     if match := SECONDS.search(found.text):
-        unit = match["unit"]
-        scale = 1e-3 if (unit.startswith("m") and not unit.startswith("mi")) or unit.startswith("mil") else 1.0
-        scale = 60.0 if unit.startswith("min") else scale
-        found = replace(found, text=without(found.text, match), seconds=number(match["num"]) * scale)
+        found = replace(found, text=without(found.text, match), seconds=duration_s(match))
     if match := _DEGREES.search(found.text):
         value = number(match["num"])
         if match["side"] == "left":

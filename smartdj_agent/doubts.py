@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from smartdj_agent.constraints import Constraint, ConstraintKind
-from smartdj_agent.direct_words import DB, SECONDS, number
+from smartdj_agent.direct_words import DB, SECONDS, duration_s, number
 from smartdj_agent.steps import OPERATIONS, Operation, Step, Timbre, format_step
 
 
@@ -108,10 +108,8 @@ def _too_much(text: str) -> Doubt | None:
 def _too_far(text: str) -> Doubt | None:
     limit = _limit(Operation.SHIFT, "shift_s")
     for match in SECONDS.finditer(text):
-        unit = match["unit"]
-        scale = 60.0 if unit.startswith("min") else 1e-3 if unit.startswith("m") else 1.0
         clause = re.split(r"[,;.!?]\s", text[: match.start()])[-1] + re.split(r"[,;.!?]", text[match.end() :])[0]
-        if abs(number(match["num"])) * scale > limit and _SHIFTED.search(clause):
+        if abs(duration_s(match)) > limit and _SHIFTED.search(clause):
             first, last = match.start("num"), match.end("unit")
             ways = tuple(f"{text[:first]}{s:g} seconds{text[last:]}".strip() for s in (limit, limit / 2))
             return Doubt(f"A sound can move by {limit:g} seconds at most. How far shall it go?", ways)

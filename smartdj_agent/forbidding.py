@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from smartdj_agent.constraints import ConstraintKind
+from smartdj_agent.constraints import SIDE, ConstraintKind
 
 WEIGHTS = Path(__file__).resolve().parent / "data" / "forbidding.safetensors"
 SIDED = (ConstraintKind.NO_ADD_SIDE, ConstraintKind.CLEAR_SIDE)
@@ -25,7 +25,6 @@ KINDS = (*BARE, *SIDED, *NAMED)
 """What can be told; the weights' first row is for clauses that forbid nothing."""
 STAND_IN = "dog"
 """Stands for any sound that a clause names."""
-SIDE = re.compile(r"\b(?:left|right)\b")
 CUE = re.compile(
     r"\b(?:no|not|don't|dont|never|without|only|just|keep|keeps|kept|leave|left|right|stays?|nothing|none|untouched|intact"
     r"|preserved?|alone|remains?|unchanged|existing|original|purely|strictly|solely|hands|respect|survive|everything"

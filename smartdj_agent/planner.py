@@ -260,8 +260,9 @@ class Planner:
         def resolve(noun: str) -> tuple[str, ...]:
             return self.meant_by(noun, present)
 
+        names = self.names.union(name.lower() for name in present)
+
         def guess(clause: str) -> tuple[ConstraintKind, str] | None:
-            names = self.names.union(name.lower() for name in present)
             return self.forbidding.guess(clause, names, lambda texts: self.encoder.vectors(list(texts)).cpu().numpy())
 
         found = read_constraints(instruction, resolve)

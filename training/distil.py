@@ -75,13 +75,14 @@ class DistilTask(EditorTask):
         """Where the teacher gets in its guided steps from `noisy` at `start`, times (B,) of the student."""
         between = TRAIN_STEPS // self.steps // self.teacher_steps
         scale, rescale = self.guidance
+        without = self.without(batch)
         latent = noisy
         for index in range(self.teacher_steps):
             here = start - index * between
             there = torch.where(here - between < 0, -1, here - between)
             prediction = self.teacher(latent, batch.source, here, batch.states, batch.mask).float()
             if scale != 1.0:
-                bare = self.teacher(latent, batch.source, here, *self.without(batch)).float()
+                bare = self.teacher(latent, batch.source, here, *without).float()
                 prediction = guided(prediction, bare, scale, rescale)
             latent = ddim_step(latent, prediction, self.level(here), self.level(there))
         return latent

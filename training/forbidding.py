@@ -22,7 +22,7 @@ import yaml
 from safetensors.numpy import save_file
 from torch.nn import functional
 
-from smartdj_agent.constraints import Constraint, clauses, read_constraints
+from smartdj_agent.constraints import Constraint, ConstraintKind, clauses, read_constraints
 from smartdj_agent.forbidding import BARE, CUE, KINDS, NAMED, SIDED, STAND_IN, WEIGHTS, Forbidding, name_in, plain
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.planner import Planner
@@ -48,6 +48,11 @@ def instructions(split: str, count: int) -> Iterator[tuple[str, frozenset[str]]]
     for index in range(count):
         design = make_plan_example(np.random.default_rng([SEED, index]), knowledge, labels, split).design
         yield design.instruction, frozenset(constraint.kind.value for constraint in design.constraints)
+
+
+def group_of(kind: ConstraintKind) -> int:
+    """Place in `GROUPS` of the group that a kind belongs to."""
+    return next(place for place, group in enumerate(GROUPS) if kind in group)
 
 
 def read_kinds(clause: str) -> tuple[Constraint, ...]:
@@ -126,11 +131,11 @@ def main(out: Annotated[Path, typer.Option(help="Where the weights go.")] = WEIG
         asked = [clause for clause in clauses(instruction) if CUE.search(clause) and not read_kinds(clause)]
         named = [name_in(clause, names()) for clause in asked]
         for kind, share in map(model.likeliest, asked, named, vectors(list(map(plain, asked, named)))):
-            group = next(place for place, group in enumerate(GROUPS) if kind in group)
+            group = group_of(kind)
             if kind.value not in kinds:
                 wrong[group, index] = max(wrong[group, index], share)
     least = np.maximum(np.quantile(wrong, 1 - FALSE_SHARE, axis=1) + 1e-3, LEAST)
-    thresholds = np.array([least[next(i for i, group in enumerate(GROUPS) if kind in group)] for kind in KINDS])
+    thresholds = np.array([least[group_of(kind)] for kind in KINDS])
     right, asked_of = 0, 0
     fold = torch.randint(0, FOLDS, (len(texts),), generator=torch.Generator().manual_seed(SEED))
     for held in range(FOLDS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -212,6 +213,8 @@ def test_the_real_agent_serves_two_threads_at_once(mode: str) -> None:
 
     together = threading.Barrier(2)  # plans take their own time; edits shall meet
     agent = Agent(device="cpu")
+    # The shipped editor takes one step; in one of many, tasks meet wherever they were when it began.
+    agent.editor.sampler = replace(agent.editor.sampler, steps=20)
     alone = [edited(agent, audio) for audio in recordings]
     gatherer = Gatherer(2, LONG_S)
     sharing = SharingAgent(agent, gatherer)

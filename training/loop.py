@@ -214,7 +214,7 @@ class Processes:
         """Give all processes the tensors of the first."""
         if self.count > 1:
             for tensor in tensors:
-                torch.distributed.broadcast(tensor, 0)
+                torch.distributed.broadcast(tensor.detach(), 0)
 
     def any(self, true: bool) -> bool:
         """Whether it is true in any process: all have to end after the same step."""
@@ -227,6 +227,16 @@ class Processes:
         found: list[Any] = [None] * self.count
         torch.distributed.all_gather_object(found, value)
         return found
+
+    def part(self) -> None:
+        """Take leave of each other, all at the same place; the object is of no use afterwards.
+
+        Without it gloo's threads live on while the interpreter goes down, and one that then wants Python's lock has its
+        process aborted ("terminate called without an active exception").
+        """
+        if self.count > 1:
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
 
 
 class _Batches:
@@ -466,7 +476,7 @@ def train(
         evaluate()
     if log is not None:
         log.close()
-    processes.any(False)  # the last to save is waited for
+    processes.part()
     return step
 
 

@@ -403,6 +403,7 @@ def test_the_number_of_steps_fits_the_time(tmp_path: Path) -> None:
     resumed = Line()
     assert train(resumed, config, tmp_path) == done
     assert resumed.losses == []
+    assert train(Slow(), config, tmp_path, fit_s=1.0, stop_after_s=10) > done  # a finished run, told to fit again
 
 
 def test_a_fused_optimiser_skips_what_is_not_finite() -> None:

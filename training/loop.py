@@ -358,7 +358,10 @@ def train(
             task.load_extra_state(state["extra"])  # type: ignore[attr-defined]
         step, seconds = state["step"], state["seconds"]
         fitted = state.get("fitted_steps")
-        config = replace(config, steps=fitted or config.steps)
+        steps = fitted or config.steps
+        if fit_s is not None:  # a finished run goes on too: far enough to measure its steps
+            steps = max(steps, step + FIT_STEPS[1] + 1)
+        config = replace(config, steps=steps)
     if config.compile:
         for module in getattr(task, "compiled", ()):
             module.compile()

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import wave
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from training.starter_library import (
     MAX_BYTES,
     Row,
     choose,
+    clearest,
     credit_of,
     credits_text,
+    place_heard,
     read_credits,
 )
 from training.synthesised_sounds import RATE, RECIPES, synthesise
@@ -128,7 +131,29 @@ def test_choice_takes_recordings_first_and_no_pitch_variants() -> None:
 
     fonts = [row(f"f{k}", "fluid-soundfont-gs", f"F.sf2#bank1/prog1/key{k}/vel90") for k in (55, 60, 63)]
     recording = row("r", "openclonk-data", "!/Bark.wav")
-    assert [r.path for r in choose([*fonts, recording])] == ["r", "f60"]
+    assert [r.path for r in choose([*fonts, recording], lambda row: 1)] == ["r", "f60"]
+    # What is heard as something else comes behind, and what the figures are measured on is not taken if there is more.
+    assert [r.path for r in choose([*fonts, recording], lambda row: 1 + (row is recording))] == ["f60", "r"]
+    aside = replace(recording, path="t", split="test")
+    assert [r.path for r in choose([*fonts, aside], lambda row: 1)] == ["f60", "t"]
+
+
+def test_what_is_heard_as_something_else_stays_out_where_its_class_has_better() -> None:
+    manifest = [
+        {"path": path, "label": label} for path, label in (("a", "dog"), ("b", "dog"), ("c", "owl"), ("d", "dog"))
+    ]
+    assert [row["path"] for row in clearest(manifest, {"a": 1, "b": 7, "c": 5})] == ["a", "c", "d"]
+
+
+def test_a_place_is_asked_for_two_channels_at_the_listeners_rate() -> None:
+    class Fake:
+        def rank(self, samples: np.ndarray, label: str) -> int:
+            assert samples.shape == (2, round(6.0 * 24_000))
+            assert np.abs(samples).max() == pytest.approx(0.5, rel=0.05)
+            return len(label)
+
+    tone = np.sin(np.arange(10 * RATE) / 20).astype(np.float32) * 0.01
+    assert place_heard(tone, RATE, "dog", Fake()) == 3
 
 
 @pytest.mark.parametrize("name", ["rain_window", "crickets_one", "telephone", "owl"])

@@ -4,6 +4,9 @@ Clips come from the bank, by licence: CC0, public domain, MIT, BSD-like and CC B
 `training/synthesised_sounds.py` makes what is missing. Who made a clip stands in ``starter_credits.csv``,
 written from the copyright statements (and authors' lists) inside the Debian packages.
 
+Of a class's free clips those are taken that the shipped listener hears as their class: it judges every added sound
+(`smartdj_agent.relisten`). Clips of the test split only stand in for classes that have no others.
+
 Run with ``python -m training.starter_library --bank BANK --out smartdj_agent/data/library``.
 """
 
@@ -16,14 +19,22 @@ import re
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 
+from smartdj_agent.agent import Agent
+from training.clips import read_manifest
+from training.evaluate import LabelRanker, Ranker
 from training.synthesised_sounds import RATE, RECIPES, synthesise
+
+LISTENER_RATE = 24_000
+HEARD_S = 6.0
+"""How much of a clip is listened to."""
 
 MAX_BYTES = 15_000_000
 """Most that the encoded library may weigh."""
@@ -218,9 +229,31 @@ def read_bank(bank: Path, credits: Sequence[Credit]) -> list[Row]:
     return rows
 
 
-def choose(rows: Sequence[Row]) -> list[Row]:
-    """Some clips of every class: recordings before soundfonts, other recordings before more of the same,
-    long first."""
+def place_heard(samples: np.ndarray, sample_rate: int, label: str, ranker: Ranker) -> int:
+    """The place of a sound's own class among all, by how surely the listener hears it; samples are mono (n,)."""
+    mono = soxr.resample(samples, sample_rate, LISTENER_RATE)[: round(HEARD_S * LISTENER_RATE)]
+    both = np.zeros((2, max(len(mono), 2 * LISTENER_RATE)), np.float32)
+    both[:, : len(mono)] = mono * (0.5 / max(float(np.abs(mono).max()), 1e-9))
+    return ranker.rank(both, label)
+
+
+def shipped_ranker(labels: Sequence[str]) -> LabelRanker:
+    """The shipped listener's."""
+    editor = Agent(device="cpu").editor
+    return LabelRanker(editor.listener, editor.encoder.vectors(list(labels)), labels)
+
+
+def choose(rows: Sequence[Row], place: Callable[[Row], int]) -> list[Row]:
+    """Some clips of every class: no test clips, what is heard as the class, recordings before soundfonts, other
+    recordings before more of the same, long first.
+
+    Parameters
+    ----------
+    rows
+        What may be shipped.
+    place
+        See `place_heard`.
+    """
     classes: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if row.label not in NOT_WANTED:
@@ -229,8 +262,11 @@ def choose(rows: Sequence[Row]) -> list[Row]:
     for label in sorted(classes):
         left = sorted(
             classes[label],
-            key=lambda r: (r.package.startswith("fluid"), r.key_distance, -min(r.duration_s, 6.0), r.path),
-        )
+            key=lambda r: (
+                r.split == "test", min(place(r), 4), r.package.startswith("fluid"), r.key_distance,
+                -min(r.duration_s, 6.0), r.path,
+            ),
+        )  # fmt: skip
         wanted, taken = CLIPS_PER_CLASS[left[0].category], []
         used: dict[str, int] = defaultdict(int)
         while left and len(taken) < wanted:
@@ -242,6 +278,20 @@ def choose(rows: Sequence[Row]) -> list[Row]:
             taken.append(best)
         chosen += taken
     return chosen
+
+
+def clearest(manifest: Sequence[dict[str, str]], places: Mapping[str, int]) -> list[dict[str, str]]:
+    """The rows without the clips that are heard as something else, where their class has some that are not.
+
+    Parameters
+    ----------
+    manifest
+        What was encoded.
+    places
+        See `place_heard`; by path. A path that isn't there can't be judged and stays.
+    """
+    clear = {row["label"] for row in manifest if places.get(row["path"]) == 1}
+    return [row for row in manifest if row["label"] not in clear or places.get(row["path"], 1) == 1]
 
 
 def arrange(arrangement: Arrangement, rows: Sequence[Row], bank: Path) -> tuple[np.ndarray, list[Row]]:
@@ -311,6 +361,9 @@ def build(bank: Path, out: Path) -> list[dict[str, str]]:
         The rows of the manifest.
     """
     rows = read_bank(bank, read_credits())
+    labels = sorted({clip.label for clip in read_manifest(bank)})
+    ranker = shipped_ranker(labels)
+    places: dict[str, int] = {}
     made = out.with_name(out.name + ".new")
     if made.exists():
         shutil.rmtree(made)
@@ -320,6 +373,8 @@ def build(bank: Path, out: Path) -> list[dict[str, str]]:
         path = Path(_slug(label)) / f"{name}.ogg"
         _encode(made / path, x)
         _keep_same(out / path, made / path)
+        if label in labels:
+            places[path.as_posix()] = place_heard(x.astype(np.float32), RATE, label, ranker)
         manifest.append(
             {
                 "path": path.as_posix(),
@@ -329,6 +384,9 @@ def build(bank: Path, out: Path) -> list[dict[str, str]]:
                 **words,
             }
         )
+
+    def heard(row: Row) -> int:
+        return place_heard(*soundfile.read(bank / row.path, dtype="float32"), row.label, ranker)
 
     arranged = {a.label for a in ARRANGEMENTS}
     for arrangement in ARRANGEMENTS:
@@ -341,7 +399,7 @@ def build(bank: Path, out: Path) -> list[dict[str, str]]:
         urls = " ".join(dict.fromkeys(p.credit.url for p in parts if p.credit.url))
         keep(f"arranged_{arrangement.name}", arrangement.label, x, arrangement.kind, licence=licence,
              author=authors, source=source, url=urls, split=splits)  # fmt: skip
-    for row in choose(rows):
+    for row in choose(rows, heard):
         if row.label in arranged and row.duration_s < 0.6:
             continue  # a single step or bark; the arrangement is what one wants to hear
         x = soundfile.read(bank / row.path, dtype="float64")[0]
@@ -352,7 +410,10 @@ def build(bank: Path, out: Path) -> list[dict[str, str]]:
         keep(f"synthesised_{name}", recipe.label, synthesise(name), recipe.kind, licence="CC0-1.0",
              author="SmartDJ Agent", source="synthesised by SmartDJ", url="", split="")  # fmt: skip
 
-    manifest.sort(key=lambda r: r["path"])
+    kept = sorted(clearest(manifest, places), key=lambda row: row["path"])
+    for path in {row["path"] for row in manifest} - {row["path"] for row in kept}:
+        (made / path).unlink()
+    manifest = kept
     with (made / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import fft, signal
+import scipy  # its parts load when they are first used: signal alone takes half a second
 
 from smartdj_agent.spatial import delayed, place, unplace
 from smartdj_agent.steps import Operation, Step, Timbre, rt60_s
@@ -144,17 +144,17 @@ def room_response(rt60: float, sample_rate: int, channels: int, seed: int) -> np
     """
     rng = np.random.default_rng(seed)
     length = max(2, round(1.3 * rt60 * sample_rate))
-    size = int(fft.next_fast_len(length, real=True))
+    size = int(scipy.fft.next_fast_len(length, real=True))
     t = np.arange(length) / sample_rate
-    hz = fft.rfftfreq(size, 1.0 / sample_rate)
+    hz = scipy.fft.rfftfreq(size, 1.0 / sample_rate)
     onset = np.clip((t - _EARLY_S[0]) / (_EARLY_S[1] - _EARLY_S[0]), 0.0, 1.0)
-    spectrum = fft.rfft(rng.standard_normal((channels, length)), size, axis=-1)
+    spectrum = scipy.fft.rfft(rng.standard_normal((channels, length)), size, axis=-1)
     response = np.zeros((channels, length))
     for index, band in enumerate(_BANDS):
         mask = _above(hz, band.from_hz)
         if index + 1 < len(_BANDS):
             mask = np.sqrt(np.maximum(mask**2 - _above(hz, _BANDS[index + 1].from_hz) ** 2, 0.0))
-        noise = fft.irfft(spectrum * (mask * amplitude(band.level_db)), size, axis=-1)[:, :length]
+        noise = scipy.fft.irfft(spectrum * (mask * amplitude(band.level_db)), size, axis=-1)[:, :length]
         response += noise * np.exp(-np.log(1000.0) * t / (rt60 * band.decay))
     response *= onset
     tail = np.sqrt(np.sum(response**2, axis=1))
@@ -222,7 +222,7 @@ def reverberated(stem: np.ndarray, reverb_level: int, sample_rate: int, *, seed:
     begin, end = int(heard[0]), int(heard[-1]) + 1
     response = room_response(time_s, sample_rate, source.shape[0], seed) * wet_gain(reverb_level)
     for channel, answer in zip(out, response.astype(source.dtype), strict=True):
-        wet = signal.oaconvolve(strongest[begin:end], answer)[: n - begin]
+        wet = scipy.signal.oaconvolve(strongest[begin:end], answer)[: n - begin]
         channel[begin : begin + wet.size] += wet
     return out
 
@@ -339,7 +339,7 @@ def filtered(stem: np.ndarray, timbre: Timbre, sample_rate: int) -> np.ndarray:
     sections = timbre_sections(timbre, sample_rate)
     if len(sections) == 0 or source.size == 0:
         return source.copy()
-    return np.asarray(signal.sosfilt(sections, source, axis=-1), dtype=source.dtype)
+    return np.asarray(scipy.signal.sosfilt(sections, source, axis=-1), dtype=source.dtype)
 
 
 def apply_to_stem(stem: np.ndarray, step: Step, sample_rate: int, *, seed: int = 0) -> np.ndarray:

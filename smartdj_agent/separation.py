@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.fft
+import scipy
 import torch
 
 from smartdj_agent.audio import resample, to_stereo

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft, signal
+import scipy  # its parts load when they are first used: signal alone takes half a second
 
 from smartdj_agent.errors import ErrorCode, SmartDJError
 
@@ -217,12 +217,12 @@ def _cues(stereo: np.ndarray, sample_rate: int) -> _Cues:
     count = max(1, -(-(n + block) // hop) - 1)
     padded = np.zeros((2, (count - 1) * hop + block))
     padded[:, hop : hop + n] = samples
-    window = signal.get_window("hann", block)
+    window = scipy.signal.get_window("hann", block)
     blocks = np.lib.stride_tricks.sliding_window_view(padded, block, axis=1)[:, ::hop]
     cross = np.zeros(block // 2 + 1, np.complex128)
     power = np.zeros((2, block // 2 + 1))
     for start in range(0, count, 32):  # 32 blocks at a time bound the memory
-        spectra = fft.rfft(blocks[:, start : start + 32] * window, axis=-1)
+        spectra = scipy.fft.rfft(blocks[:, start : start + 32] * window, axis=-1)
         cross += (spectra[0] * spectra[1].conj()).sum(axis=0)
         power += (spectra.real**2 + spectra.imag**2).sum(axis=1)
     both = np.sqrt(power[0] * power[1])
@@ -234,7 +234,7 @@ def _cues(stereo: np.ndarray, sample_rate: int) -> _Cues:
     ild_db = _level_db(float(left), float(right))
     weighted = np.where(heard, cross / np.where(heard, both, 1.0), 0.0)
     fine = 16
-    values = fft.irfft(weighted, block * fine) * (block * fine / (2.0 * np.count_nonzero(heard)))
+    values = scipy.fft.irfft(weighted, block * fine) * (block * fine / (2.0 * np.count_nonzero(heard)))
     reach = int(_MAX_LAG_S * sample_rate * fine) + 1
     lags = np.arange(-reach, reach + 1)
     near = values[lags]  # a sound that is early on the left peaks at a negative lag
@@ -382,7 +382,7 @@ def gcc_itd_ms(stereo: np.ndarray, sample_rate: int, *, patch_step: int = 64) ->
     # Resampling spreads a little of every sound over digital silence; so silence is told before it.
     sounding = np.pad(np.cumsum(samples != 0.0, axis=1), ((0, 0), (1, 0)))
     if sample_rate != _GCC_RATE and samples.shape[1]:
-        samples = signal.resample(samples, max(1, round(samples.shape[1] * _GCC_RATE / sample_rate)), axis=1)
+        samples = scipy.signal.resample(samples, max(1, round(samples.shape[1] * _GCC_RATE / sample_rate)), axis=1)
     length = _GCC_WINDOW + _GCC_PATCHES - 1
     n = samples.shape[1]
     frames = max(1, n * _GCC_FPS // _GCC_RATE)
@@ -394,9 +394,9 @@ def gcc_itd_ms(stereo: np.ndarray, sample_rate: int, *, patch_step: int = 64) ->
         start = min(max(frame * _GCC_RATE // _GCC_FPS - length // 2, 0), n - length)
         window = samples[:, start : start + length]
         patches = np.lib.stride_tricks.sliding_window_view(window, _GCC_WINDOW, axis=1)[:, ::patch_step]
-        spectra = fft.rfft(patches, 2 * _GCC_WINDOW, axis=-1)
+        spectra = scipy.fft.rfft(patches, 2 * _GCC_WINDOW, axis=-1)
         cross = spectra[0] * spectra[1].conj()
-        values = np.abs(fft.irfft(cross / (np.abs(cross) + 1e-20), 2 * _GCC_WINDOW, axis=-1))
+        values = np.abs(scipy.fft.irfft(cross / (np.abs(cross) + 1e-20), 2 * _GCC_WINDOW, axis=-1))
         near = np.concatenate([values[:, -_GCC_MAX_LAG:], values[:, : _GCC_MAX_LAG + 1]], axis=1)
         begins = (start + np.arange(0, _GCC_PATCHES, patch_step)) * sample_rate // _GCC_RATE
         ends = begins + -(-_GCC_WINDOW * sample_rate // _GCC_RATE)
@@ -485,7 +485,7 @@ def room_place(
     response = _room_response(_check_azimuth(azimuth_deg), sample_rate, rt60_s, rng).astype(source.dtype)
     if source.size == 0:
         return np.zeros((2, 0), source.dtype)
-    return np.stack([signal.oaconvolve(source, ear)[: source.size] for ear in response]).astype(source.dtype)
+    return np.stack([scipy.signal.oaconvolve(source, ear)[: source.size] for ear in response]).astype(source.dtype)
 
 
 def _room_response(azimuth_deg: float, sample_rate: int, rt60_s: float, rng: np.random.Generator) -> np.ndarray:

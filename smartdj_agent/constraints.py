@@ -58,15 +58,18 @@ _THE = (
     r"(?:the |my |his |her |their |our |that |those |this |all |all the |any |any of the |both |"
     r"(?:an?y? )?sound of )*"
 )
-_NOUN = r"(?P<noun>[a-z][a-z' -]*?)"
+# Without "not": what is near in meaning is taken for a noun, and "the dog must not" is near to the dog.
+_NOUN = r"(?P<noun>(?!(?:no|none|not|nothing)\b)[a-z](?:(?! (?:not|never|no)\b|n't\b)[a-z' -])*?)"
 _SIDE = r"(?P<side>left|right)(?:[ -]hand)?(?: side| ear| channel| half| speaker)?"
 _ON = rf"(?:on|to|at|in|from|over on|onto) (?:the |my )?{_SIDE}"
 _PUT = r"(?:add|put|place|introduce|insert|bring in)"
 _MUST = r"(?:must|should|shall|has to|have to|needs to|need to|ought to|is to|are to)"
+_NEVER = rf"(?:(?:{_MUST}|may|can|could|will|would|is|are|does|do)(?:n't| not| never)|can't|cannot|won't)"
 _STAY = (
     r"(?:(?:stay|stays|remain|remains|survive|survives|is here to stay)(?: in| there| put| in there)?|"
     r"(?:be|is|are|gets|get) (?:kept|preserved|retained|spared|saved)(?: in)?|be there|be left in|be (?:heard|audible))"
 )
+_SURELY = r"(?:(?:make sure|see to it|see|ensure|be sure|take care) )?(?:that )?"
 _FREE = r"(?:empty|clear|free|silent|quiet|bare|untouched by sound)"
 _AS_IS = (
     r"(?:exactly |just |precisely )?(?:as (?:it|they) (?:is|are)|as is|the way (?:it|they) (?:is|are)|"
@@ -99,6 +102,21 @@ _GO = r"(?:removed|changed|touched|altered|deleted|muted|dropped|edited|lost|tak
 _AWAY = r"(?:off|out of|away from|clear of)"
 
 _PATTERNS: tuple[tuple[ConstraintKind, str], ...] = (
+    # First what says the opposite of a longer clause with nearly the same words: "keep the dog", "make sure it stays".
+    (
+        ConstraintKind.EXCLUDE,
+        rf"keep {_THE}{_NOUN} (?:out|away)(?: of (?:it|this|there|here|the \w+)| from (?:it|this))?",
+    ),
+    (
+        ConstraintKind.EXCLUDE,
+        rf"{_SURELY}(?:absolutely )?(?:no|none of) {_THE}{_NOUN} (?:still |ever )?(?:(?:{_MUST}|can|may) )?"
+        rf"(?:still |ever )?(?:{_STAY}|(?:be |is |are |gets )?(?:left|there|heard|audible|present|in (?:it|there)))",
+    ),
+    (
+        ConstraintKind.EXCLUDE,
+        rf"{_SURELY}there(?:'s| is| are| be| will be) (?:absolutely )?(?:no|none of) {_THE}{_NOUN}"
+        rf"(?: at all| left| anywhere| in (?:it|there))?",
+    ),
     (
         ConstraintKind.NO_ADD_SIDE,
         rf"(?:nothing|{_NEW} {_THINGS}|additions)(?: new)? (?:is|are|gets|get|may be|{_MUST} be|{_MUST})"
@@ -311,6 +329,16 @@ _PATTERNS: tuple[tuple[ConstraintKind, str], ...] = (
         rf" in there)?",
     ),
     (ConstraintKind.KEEP, rf"leave {_THE}{_NOUN} (?:in|there|in there)"),
+    (
+        ConstraintKind.KEEP,
+        rf"{_THE}{_NOUN} {_NEVER} (?:to )?(?:(?:be |get )(?:lost|removed|dropped|cut|deleted|muted|taken (?:out|away)|"
+        rf"thrown (?:out|away))|go|go away|go missing|disappear|vanish)",
+    ),
+    (
+        ConstraintKind.KEEP,
+        rf"(?:make sure|see to it|ensure|be sure) (?:that )?{_THE}{_NOUN} (?:is|are|can be|stays?|remains?) "
+        rf"(?:still )?(?:there|audible|heard|present|in (?:it|there))",
+    ),
     (ConstraintKind.KEEP, rf"{_NOT} {_SPARE} {_THE}{_NOUN}"),
     (ConstraintKind.KEEP, rf"{_NOT} make {_THE}{_NOUN} (?:any )?(?:quieter|softer|lower)"),
     (ConstraintKind.KEEP, rf"without {_LOSING} {_THE}{_NOUN}"),
@@ -353,9 +381,10 @@ _PATTERNS: tuple[tuple[ConstraintKind, str], ...] = (
     (ConstraintKind.EXCLUDE, rf"there (?:must|should|shall|may|can) be no {_NOUN}"),
     (
         ConstraintKind.EXCLUDE,
-        rf"{_THE}{_NOUN} (?:{_MUST} not|must never|may not|can't|cannot|shouldn't|mustn't)"
-        rf" be (?:heard|there|audible|in it|present)",
+        rf"{_THE}{_NOUN} {_NEVER} (?:to |any longer |still )*"
+        rf"(?:{_STAY}|be (?:heard|there|audible|in it|present|in there))",
     ),
+    (ConstraintKind.EXCLUDE, rf"{_SURELY}(?:nothing|none) of {_THE}{_NOUN} (?:(?:{_MUST}|may|can) )?{_STAY}"),
     (
         ConstraintKind.EXCLUDE,
         rf"{_THE}{_NOUN} (?:is|are) (?:forbidden|banned|unwelcome|not allowed|not welcome|"
@@ -378,6 +407,9 @@ _CLAUSES = re.compile(
 
 
 SIDE = re.compile(r"\b(?:left|right)\b")
+_BARE_NOT = re.compile(rf"{_BEFORE}not (?:the|my)\b")
+"""Spares a sound behind a wish that takes others away ("no noise, lower the wind, not the dog"), else forbids it."""
+_TAKING = re.compile(rf"\b(?:{_SPARE}|{_LOSING}|quieter|softer|less|without)\b")
 
 
 def clauses(instruction: str) -> list[str]:
@@ -423,6 +455,8 @@ def read_constraints(
                 continue
             if noun and (rest := named.get("rest")):  # "keep the dog and the cat"
                 labels += tuple(label for label in resolve(re.sub(rf"^{_THE}", "", rest)) if label not in labels)
+            if kind is ConstraintKind.KEEP and _BARE_NOT.match(clause) and not _TAKING.search(instruction.lower()):
+                kind = ConstraintKind.EXCLUDE
             constraint = Constraint(kind, labels, side)
             if constraint not in found:
                 found.append(constraint)

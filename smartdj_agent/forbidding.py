@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
 
 from smartdj_agent.constraints import SIDE, ConstraintKind
+from smartdj_agent.sentences import DATA, SentenceClassifier
 
-WEIGHTS = Path(__file__).resolve().parent / "data" / "forbidding.safetensors"
 SIDED = (ConstraintKind.NO_ADD_SIDE, ConstraintKind.CLEAR_SIDE)
 NAMED = (ConstraintKind.KEEP, ConstraintKind.UNTOUCHED, ConstraintKind.EXCLUDE)
 BARE = (ConstraintKind.ONLY_ADD, ConstraintKind.NO_ADD)
@@ -51,29 +48,10 @@ def plain(clause: str, name: str = "") -> str:
     return re.sub(rf"\b{re.escape(name)}\b", STAND_IN, text) if name else text
 
 
-@dataclass(frozen=True)
-class Forbidding:
-    """A linear classifier over sentence vectors.
+class Forbidding(SentenceClassifier):
+    """Tells what a clause forbids; see `smartdj_agent.sentences.SentenceClassifier`."""
 
-    Attributes
-    ----------
-    weight
-        Shape (1 + kinds, width).
-    bias
-        Shape (1 + kinds,).
-    thresholds
-        Shape (kinds,): the least probability of each kind.
-    """
-
-    weight: np.ndarray
-    bias: np.ndarray
-    thresholds: np.ndarray
-
-    @classmethod
-    def load(cls, path: Path = WEIGHTS) -> Forbidding:
-        """Read the shipped weights."""
-        with safe_open(path, "np") as file:
-            return cls(*(file.get_tensor(name) for name in ("weight", "bias", "thresholds")))
+    file = DATA / "forbidding.safetensors"
 
     def likeliest(self, clause: str, name: str, vector: np.ndarray) -> tuple[ConstraintKind, float]:
         """The likeliest kind of a clause with its sentence vector (width,), and how likely it is.
@@ -81,12 +59,8 @@ class Forbidding:
         Kinds that speak of a side or a sound come into question where one is named, the others where none is.
         """
         kinds = (*(SIDED if SIDE.search(clause) else ()), *(NAMED if name else ())) or BARE
-        scores = self.weight @ vector + self.bias
-        places = [place for place, kind in enumerate(KINDS, 1) if kind in kinds]
-        best = max(places, key=lambda place: float(scores[place]))
-        top = scores[[0, *places]].max()
-        share = np.exp(scores[best] - top) / np.exp(scores[[0, *places]] - top).sum()
-        return KINDS[best - 1], float(share)
+        place, share = self.best(vector, [place for place, kind in enumerate(KINDS, 1) if kind in kinds])
+        return KINDS[place - 1], share
 
     def guess(
         self, clause: str, names: Collection[str], vectors: Callable[[Sequence[str]], np.ndarray]

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from smartdj_agent.audio import Audio, resample, to_stereo
+from smartdj_agent.beyond import BeyondClassifier
 from smartdj_agent.constraints import (
     Constraint,
     ConstraintKind,
@@ -33,6 +34,7 @@ from smartdj_agent.constraints import (
     repairs,
 )
 from smartdj_agent.direct import Meaning, Requests, mend_spelling, read_requests
+from smartdj_agent.doubts import Doubt
 from smartdj_agent.events import Heard, Listening
 from smartdj_agent.forbidding import Forbidding
 from smartdj_agent.grammar import ACCEPT, START, Automaton, FreeText, free_text, plan_automaton
@@ -147,6 +149,15 @@ class Planner:
     def forbidding(self) -> Forbidding:
         """Tells constraints in words that no pattern knows."""
         return Forbidding.load()
+
+    @cached_property
+    def beyond(self) -> BeyondClassifier:
+        """Tells instructions that ask for no edit."""
+        return BeyondClassifier.load()
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """Sentence vectors (n, width)."""
+        return self.encoder.vectors(list(texts)).cpu().numpy()
 
     def _knowledge(self, name: str) -> Any:
         """Read a file of the planner's folder; a published model as it is has none, and takes ours."""
@@ -263,7 +274,7 @@ class Planner:
         names = self.names.union(name.lower() for name in present)
 
         def guess(clause: str) -> tuple[ConstraintKind, str] | None:
-            return self.forbidding.guess(clause, names, lambda texts: self.encoder.vectors(list(texts)).cpu().numpy())
+            return self.forbidding.guess(clause, names, self.vectors)
 
         found = read_constraints(instruction, resolve)
         mended = mend_function_words(self.mended(instruction, present), self.is_word)
@@ -413,7 +424,7 @@ class Draft:
 
     def opening(self) -> Iterator[Step | Asked | str]:
         """What needs no network: the steps that are asked word by word, or a question where that can't be met."""
-        if doubt := self.requests.doubt:
+        if doubt := self.requests.doubt or self._no_edit():
             self.done = self.asking = self.settled = True
             yield Asked(doubt.text, doubt.choices)
             return
@@ -432,6 +443,12 @@ class Draft:
         self.literal = len(self.emitted)
         wanted = self.emitted or repairs((), self.located, self.constraints)
         self.done = (bool(wanted) and not self.requests.rest) or self.literal >= MAX_STEPS
+
+    def _no_edit(self) -> Doubt | None:
+        """What to ask where nothing of the instruction is an edit."""
+        if self.requests.steps or self.constraints:
+            return None
+        return self.planner.beyond.doubt(self.instruction, [item.label for item in self.heard], self.planner.vectors)
 
     @cached_property
     def limits(self) -> Limits:

@@ -16,9 +16,10 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"chat", "files", "scatter"}),
     frozenset({"steps", "audio", "spatial", "instruction", "ucs", "soundfacts", "excerpt"}),
-    frozenset({"direct_words", "guided"}),
+    frozenset({"direct_words", "guided", "sentences"}),
     frozenset(
         {
+            "beyond",
             "constraints",
             "direct",
             "doubts",

@@ -20,14 +20,13 @@ import torch
 import typer
 import yaml
 from safetensors.numpy import save_file
-from torch.nn import functional
 
 from smartdj_agent.constraints import Constraint, ConstraintKind, clauses, read_constraints
-from smartdj_agent.forbidding import BARE, CUE, KINDS, NAMED, SIDED, STAND_IN, WEIGHTS, Forbidding, name_in, plain
+from smartdj_agent.forbidding import BARE, CUE, KINDS, NAMED, SIDED, STAND_IN, Forbidding, name_in, plain
 from smartdj_agent.models.text import SentenceEncoder
 from smartdj_agent.planner import Planner
 from training.designer import default_knowledge
-from training.planner import make_plan_example
+from training.sentences import FOLDS, designs, fit, folds, vectors_of
 
 PARAPHRASES = Path(__file__).resolve().parent / "forbidding.yaml"
 TRAIN_COUNT, VALID_COUNT = 6000, 3000
@@ -35,18 +34,13 @@ SEED = 1207
 GROUPS = (BARE, SIDED, NAMED)
 FALSE_SHARE, LEAST = 0.0015, 0.4
 """Of each group, and the least threshold."""
-FOLDS = 5
-DECAY = 3e-4
 NONE_WEIGHT = 3.0
 """How much clauses that forbid nothing weigh, beside each kind's 1."""
 
 
 def instructions(split: str, count: int) -> Iterator[tuple[str, frozenset[str]]]:
     """Instructions of a split with the kinds of the constraints that they state."""
-    knowledge = default_knowledge()
-    labels = sorted(knowledge.labels)
-    for index in range(count):
-        design = make_plan_example(np.random.default_rng([SEED, index]), knowledge, labels, split).design
+    for design in designs(split, count, SEED):
         yield design.instruction, frozenset(constraint.kind.value for constraint in design.constraints)
 
 
@@ -88,59 +82,30 @@ def examples() -> list[tuple[str, int]]:
     return sorted(found)
 
 
-def fit(vectors: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights of a logistic regression in which every kind weighs the same: (1 + kinds, width) and (1 + kinds,)."""
-    count = 1 + len(KINDS)
-    weight = torch.zeros(count, vectors.shape[1], requires_grad=True)
-    bias = torch.zeros(count, requires_grad=True)
-    each = 1.0 / torch.bincount(places, minlength=count).clamp(min=1)
-    each[0] *= NONE_WEIGHT
-    share = each[places] / each[places].sum()
-    optimiser = torch.optim.LBFGS([weight, bias], max_iter=300)
-    # Unit vectors of width 384: entries of order 1 make the decay mean what it usually does.
-    scale = vectors.shape[1] ** 0.5
-
-    def closure() -> torch.Tensor:
-        optimiser.zero_grad()
-        scores = scale * vectors @ weight.T + bias
-        loss = (functional.cross_entropy(scores, places, reduction="none") * share).sum()
-        loss = loss + DECAY * weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    return scale * weight.detach(), bias.detach()
-
-
-def main(out: Annotated[Path, typer.Option(help="Where the weights go.")] = WEIGHTS) -> None:
+def main(out: Annotated[Path, typer.Option(help="Where the weights go.")] = Forbidding.file) -> None:
     """Fit, choose the threshold, report and write."""
     encoder = SentenceEncoder()
-
-    def vectors(texts: list[str]) -> np.ndarray:
-        parts = [encoder.vectors(texts[start : start + 64]).float().numpy() for start in range(0, len(texts), 64)]
-        return np.concatenate(parts) if parts else np.zeros((0, 384), np.float32)
-
     texts, places = zip(*examples(), strict=True)
-    known, kinds_of = torch.from_numpy(vectors(list(texts))), torch.tensor(places)
-    weight, bias = fit(known, kinds_of)
-    model = Forbidding(weight.numpy(), bias.numpy(), np.ones(len(KINDS), np.float32))
+    known, kinds_of = torch.from_numpy(vectors_of(encoder, texts)), torch.tensor(places)
+    weight, bias = fit(known, kinds_of, 1 + len(KINDS), NONE_WEIGHT)
+    model = Forbidding(weight, bias, np.ones(len(KINDS), np.float32))
 
     # Of each validation instruction, the surest kind of each group that it doesn't state.
     wrong = np.zeros((len(GROUPS), VALID_COUNT))
     for index, (instruction, kinds) in enumerate(instructions("valid", VALID_COUNT)):
         asked = [clause for clause in clauses(instruction) if CUE.search(clause) and not read_kinds(clause)]
         named = [name_in(clause, names()) for clause in asked]
-        for kind, share in map(model.likeliest, asked, named, vectors(list(map(plain, asked, named)))):
+        for kind, share in map(model.likeliest, asked, named, vectors_of(encoder, list(map(plain, asked, named)))):
             group = group_of(kind)
             if kind.value not in kinds:
                 wrong[group, index] = max(wrong[group, index], share)
     least = np.maximum(np.quantile(wrong, 1 - FALSE_SHARE, axis=1) + 1e-3, LEAST)
     thresholds = np.array([least[group_of(kind)] for kind in KINDS])
     right, asked_of = 0, 0
-    fold = torch.randint(0, FOLDS, (len(texts),), generator=torch.Generator().manual_seed(SEED))
+    fold = folds(len(texts), SEED)
     for held in range(FOLDS):
         rest = (fold != held) | (kinds_of == 0)
-        others = Forbidding(*(part.numpy() for part in fit(known[rest], kinds_of[rest])), thresholds)
+        others = Forbidding(*fit(known[rest], kinds_of[rest], 1 + len(KINDS), NONE_WEIGHT), thresholds)
         for place in (~rest).nonzero()[:, 0].tolist():
             kind, share = others.likeliest(texts[place], name_in(texts[place], names()), known[place].numpy())
             right += kind is KINDS[places[place] - 1] and share >= thresholds[KINDS.index(kind)]

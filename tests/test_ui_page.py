@@ -294,6 +294,27 @@ def test_everything_by_keyboard_alone(page: Page, house: House) -> None:
     page.wait_for_function("!smartdj().playing")
 
 
+LATE = """
+() => {
+  const button = Object.assign(document.createElement("button"), {id: "late", innerText: "Late", disabled: true});
+  document.body.append(button);
+  document.activeElement.blur();
+  sdjFocus("late", true);
+  setTimeout(() => { button.disabled = false; }, 400);
+}
+"""
+
+
+def test_the_focus_waits_for_what_comes_late_unless_somebody_acts(page: Page) -> None:
+    page.evaluate(LATE)
+    page.wait_for_function("document.activeElement.id === 'late'")
+    page.evaluate("document.getElementById('late').remove()")
+    page.evaluate(LATE)
+    page.locator("h1").click()
+    page.wait_for_timeout(800)
+    assert page.evaluate("document.activeElement.id") != "late"
+
+
 CONTRAST = """
 () => {
   const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)

@@ -581,12 +581,22 @@ document.addEventListener("drop", (event) => {
 });
 
 // Brings the focus to an element, with `onlyLost` only where nothing that can be seen has it.
+// What shows or enables it may come after this call on a busy machine, so it is tried for a while; whoever presses or
+// touches something meanwhile has decided.
+let focusing = 0;
+for (const act of ["keydown", "pointerdown"]) document.addEventListener(act, () => { focusing += 1; }, true);
 window.sdjFocus = (id, onlyLost) => {
-  setTimeout(() => {
-    const has = document.activeElement;
-    if (onlyLost && has && has !== document.body && visible(has)) return;
-    $(id)?.focus();
-  }, 60);
+  const call = ++focusing, until = Date.now() + 5000;
+  const attempt = () => {
+    if (call !== focusing) return;
+    const has = document.activeElement, lost = !has || has === document.body || !visible(has);
+    if (lost || !onlyLost) {
+      $(id)?.focus();
+      if (!onlyLost && document.activeElement === $(id)) return;
+    }
+    if (Date.now() < until) setTimeout(attempt, 60);
+  };
+  setTimeout(attempt, 60);
 };
 
 // For tests, and for whoever is curious in the console.

@@ -233,6 +233,7 @@ def write_step(page: Page, text: str) -> None:
     page.keyboard.type(text)
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled()
+    page.wait_for_timeout(500)  # the server answers the change with the list drawn anew; keys are lost meanwhile
 
 
 def test_everything_by_keyboard_alone(page: Page, house: House) -> None:
